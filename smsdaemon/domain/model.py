@@ -1,0 +1,219 @@
+"""The values everything else speaks of; frozen, checked when made (docs/architecture.md, "Words")."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from attrs import Factory, field, frozen, validators
+
+TargetKind = Literal["acd_group", "application"]
+SenderFormat = Literal["e164", "as-is"]
+
+MAX_HOPS = 5
+"""How many targets an SMS may have passed before its current one (contract 5)."""
+
+
+def _aware(_instance: object, attribute: object, value: datetime) -> None:
+    if value.tzinfo is None:
+        raise ValueError(f"{getattr(attribute, 'name', 'time')} must be an aware datetime")
+
+
+# --- the directory ---------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Target:
+    """An ACD group or a routing application of one client; ``url``'s scheme names its backend."""
+
+    id: int
+    client_id: int
+    kind: TargetKind
+    name: str
+    url: str
+    secret: str = field(repr=False)
+    """``whsec_`` + base64; signs deliveries."""
+    subject: str = ""
+    enabled: bool = True
+
+
+@frozen(kw_only=True)
+class Connector:
+    """A number of a client through which SMS come in."""
+
+    id: int
+    client_id: int
+    number: str
+    """As written in the directory; forwarded and stored like this."""
+    number_key: str
+    """As compared: domain.numbers.matching_key(number); unique in the installation."""
+    target_id: int | None
+    require_token: bool = False
+    token_hashes: frozenset[bytes] = field(default=frozenset(), repr=False)
+    """SHA-256 digests, 32 bytes each; several are valid during rotation."""
+    sender_format: SenderFormat = "e164"
+    enabled: bool = True
+
+
+@frozen(kw_only=True)
+class Client:
+    """A customer of a reseller; never an HTTP client."""
+
+    id: int
+    reseller: str
+    name: str
+    enabled: bool = True
+    """False also where the reseller is disabled."""
+
+
+@frozen(kw_only=True)
+class Directory:
+    """One immutable snapshot of all resellers' clients, targets and connectors."""
+
+    connectors: dict[str, Connector] = Factory(dict)
+    """By ``number_key``."""
+    targets: dict[int, Target] = Factory(dict)
+    clients: dict[int, Client] = Factory(dict)
+
+    def target_named(self, client_id: int, kind: str, name: str) -> Target | None:
+        """The client's target of that kind and name; rare enough to be a search."""
+        for target in self.targets.values():
+            if (target.client_id, target.kind, target.name) == (client_id, kind, name):
+                return target
+        return None
+
+
+# --- one SMS ---------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class RawRequest:
+    """A provider's request as read; nothing in it is believed."""
+
+    method: str
+    query: bytes
+    """Still percent-encoded, without the question mark."""
+    content_type: str
+    """The header as sent, "" where there is none."""
+    body: bytes = field(repr=False)
+
+
+@frozen(kw_only=True)
+class Submission:
+    """What a request says in the provider's wire format: decoded and bounded, not yet attributed."""
+
+    receiver: str
+    sender: str
+    text: str = field(repr=False)
+    keyword: str | None = None
+    token: str | None = field(default=None, repr=False)
+    message_id: str | None = None
+    encoding: str = "utf-8"
+    """The charset the text was decoded with, in lower case."""
+    provider: str = "generic"
+
+
+@frozen(kw_only=True)
+class InboundSMS:
+    """An SMS that is valid and belongs to a connector."""
+
+    id: UUID = field(validator=validators.instance_of(UUID))
+    """UUIDv7; its time is ``received_at``, which places the SMS in a partition of the history."""
+    received_at: datetime = field(validator=_aware)
+    connector_id: int
+    client_id: int
+    target_id: int
+    receiver: str
+    sender: str
+    sender_raw: str
+    text: str = field(repr=False)
+    keyword: str | None = None
+    provider: str = "generic"
+    provider_message_id: str | None = None
+    encoding: str = "utf-8"
+    parts: int = 1
+
+
+# --- deliveries ------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Hop:
+    """A target that an SMS has passed."""
+
+    kind: TargetKind
+    name: str
+
+
+@frozen(kw_only=True)
+class Delivery:
+    """One SMS on its way to one target, leased to this process."""
+
+    id: UUID
+    """The ``webhook-id``: the same in every attempt and redelivery."""
+    sms: InboundSMS
+    target_id: int
+    lease: UUID
+    """Fencing token: the store takes an outcome only from the holder of the current lease."""
+    attempt: int
+    """Number of this attempt among all that were made, from 1."""
+    round_attempt: int
+    """The same since the delivery was last made pending (acceptance or redelivery)."""
+    round_started_at: datetime = field(validator=_aware)
+    """When the first attempt of this round began; giving up counts from here."""
+    hops: tuple[Hop, ...] = ()
+
+    @property
+    def conversation(self) -> tuple[int, str, int]:
+        """Deliveries that share this go one after the other: connector, sender, target."""
+        return (self.sms.connector_id, self.sms.sender, self.target_id)
+
+
+@frozen(kw_only=True)
+class Delivered:
+    """The target took the SMS; ``onward`` is where a routing application sends it next."""
+
+    onward: Target | None = None
+    reason: str = ""
+
+
+@frozen(kw_only=True)
+class Postponed:
+    """The attempt failed (or was not made) and is to be repeated at ``due_at``."""
+
+    due_at: datetime = field(validator=_aware)
+    reason: str
+    attempted: bool = True
+    """False: the lease is given back without an attempt having been made."""
+
+
+@frozen(kw_only=True)
+class Dead:
+    """No further attempt will be made unless somebody redelivers."""
+
+    reason: str
+
+
+Outcome = Delivered | Postponed | Dead
+
+
+@frozen(kw_only=True)
+class Receipt:
+    """What became of an accepted SMS."""
+
+    id: UUID
+    """The SMS' own id, or, for a repeat, that of the SMS it repeats."""
+    duplicate: bool
+    delivery: Delivery | None = None
+    """Set where the accepting process was given the lease at once."""
+
+
+@frozen(kw_only=True)
+class Answer:
+    """What a target said to one attempt."""
+
+    status: int
+    body: bytes = field(default=b"", repr=False)
+    retry_after: str | None = None
+    """The header as sent."""
