@@ -47,6 +47,10 @@ class StoreUnavailable(SmsDaemonError):
     """PostgreSQL did not do what was asked, or not in time; asking again later may help."""
 
 
+class StoreConflict(StoreUnavailable):
+    """Another process was at the same rows; the same statement goes through when repeated."""
+
+
 class StoreRefused(SmsDaemonError):
     """PostgreSQL refused a statement as such; asking again will not help."""
 

@@ -88,6 +88,34 @@ class MessageStore(Protocol):
         ...
 
 
+class Outlet(Protocol):
+    """Where accepted SMS go on: the dispatcher, as the intake sees it."""
+
+    def reserve(self, target_id: int) -> bool:
+        """Whether an attempt could start now; if so its place is kept until take() or release()."""
+        ...
+
+    def release(self, target_id: int) -> None:
+        """Give back a place that was reserved."""
+        ...
+
+    def queued(self, target_id: int) -> None:
+        """A delivery was stored without a lease, for want of a place."""
+        ...
+
+    def take(self, delivery: Delivery) -> None:
+        """Begin the attempt of a delivery that was leased in a reserved place."""
+        ...
+
+
+class DeliveryObserver(Protocol):
+    """Counts what becomes of attempts."""
+
+    def delivery_ended(self, kind: str, outcome: str, seconds: float | None) -> None:
+        """``outcome``: delivered, retry or dead; ``seconds``: from acceptance to a 2xx."""
+        ...
+
+
 class Backend(Protocol):
     """What carries a delivery to a target; chosen by the scheme of the target's URL."""
 

@@ -175,14 +175,19 @@ class Delivered:
     """The target took the SMS; ``onward`` is where a routing application sends it next."""
 
     onward: Target | None = None
+    onward_hops: tuple[Hop, ...] = ()
+    """The targets that the SMS has passed when it comes to ``onward``."""
     reason: str = ""
 
 
 @frozen(kw_only=True)
 class Postponed:
-    """The attempt failed (or was not made) and is to be repeated at ``due_at``."""
+    """The attempt failed (or was not made) and is to be repeated after a while.
 
-    due_at: datetime = field(validator=_aware)
+    A span, not a time: the database adds it to its own clock, the only one that nodes share.
+    """
+
+    delay_seconds: float
     reason: str
     attempted: bool = True
     """False: the lease is given back without an attempt having been made."""
