@@ -96,7 +96,8 @@ def check_token(connector: Connector, token: str | None) -> None:
         raise TokenRefused("this receiver requires a token, and none was given")
     given = sha256(token.encode("utf-8", "surrogatepass")).digest()
     # Every hash is compared, so that the time taken tells nothing about which one was near.
-    if not any([compare_digest(given, valid) for valid in connector.token_hashes]):
+    matches = [compare_digest(given, valid) for valid in connector.token_hashes]
+    if not any(matches):
         raise TokenRefused("the token is not valid for this receiver")
 
 
