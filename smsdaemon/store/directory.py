@@ -1,0 +1,174 @@
+"""The directory in memory: an immutable snapshot, replaced whenever PostgreSQL notifies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from smsdaemon.domain.model import Client, Connector, Directory, Target
+from smsdaemon.errors import SmsDaemonError, StoreUnavailable
+from smsdaemon.store import directory_queries as queries
+from smsdaemon.store.directory_rows import slices, token_hashes
+from smsdaemon.store.pool import Pool, Run
+
+CHANNEL = "smsdaemon_directory"
+"""What schema/0001_initial.sql notifies on every change of the directory."""
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
+
+
+class DirectorySnapshot:
+    """A ports.DirectorySource that follows the store.
+
+    Whoever owns the store.pool.Listener has it call ``refresh`` on CHANNEL and whenever it listens
+    (again), as what was said before was not heard. What cannot be read leaves the old snapshot in
+    force and is tried again, with growing pauses.
+    """
+
+    def __init__(
+        self, *, pool: Pool, reactor: IReactorTime, on_change: Sequence[Callable[[], object]] = ()
+    ) -> None:
+        """``on_change``: called after each time that the snapshot was replaced."""
+        self._log = Logger(namespace="smsdaemon.store")
+        self._pool, self._reactor, self._on_change = pool, reactor, tuple(on_change)
+        self._directory: Directory | None = None
+        self._first: Deferred[None] | None = None
+        self._reading: Deferred[None] | None = None
+        self._retry: IDelayedCall | None = None
+        self._pause = FIRST_PAUSE_SECONDS
+        self._outdated = False
+        self._stopped = False
+
+    @property
+    def loaded(self) -> bool:
+        """Whether there is a snapshot at all."""
+        return self._directory is not None
+
+    def current(self) -> Directory:
+        """The newest snapshot; raises StoreUnavailable before the first one is there."""
+        if self._directory is None:
+            raise StoreUnavailable("the directory is not loaded yet")
+        return self._directory
+
+    def start(self) -> Deferred[None]:
+        """Fires when the first snapshot is there, however long PostgreSQL is away; stop cancels it."""
+        self._first = Deferred()
+        self.refresh()
+        return self._first
+
+    def stop(self) -> None:
+        """Read no more; the last snapshot stays."""
+        self._stopped = True
+        self._cancel_retry()
+        if self._reading is not None:
+            self._reading.cancel()
+        if self._first is not None and not self._first.called:
+            self._first.cancel()
+
+    def refresh(self) -> None:
+        """Read the directory anew; asked while it is being read, once more after that."""
+        self._outdated = True
+        if self._reading is None and not self._stopped:
+            self._read()
+
+    def _read(self) -> None:
+        self._outdated = False
+        self._cancel_retry()
+        before = self._directory or Directory()
+        d = self._pool.transaction(partial(read_snapshot, before=before)).addCallback(self._replace)
+        self._reading = d
+        d.addErrback(self._read_later).addBoth(self._done)
+
+    def _replace(self, directory: Directory) -> None:
+        self._directory = directory
+        self._pause = FIRST_PAUSE_SECONDS
+        self._log.debug("directory read: {connectors} connectors", connectors=len(directory.connectors))
+        for changed in self._on_change:
+            # One follower's bug must not keep the others from the news.
+            maybeDeferred(changed).addErrback(partial(self._log.failure, "a change was not followed"))
+        if self._first is not None and not self._first.called:
+            self._first.callback(None)
+
+    def _read_later(self, failure: Failure) -> None:
+        if self._stopped and failure.check(CancelledError):
+            return
+        if failure.check(SmsDaemonError):
+            self._log.warn("the directory could not be read: {why}", why=str(failure.value))
+        else:
+            self._log.failure("the directory could not be read", failure)
+        if not self._stopped:
+            self._retry = self._reactor.callLater(self._pause, self.refresh)
+            self._pause = min(LONGEST_PAUSE_SECONDS, self._pause * 2)
+
+    def _done(self, _: object) -> None:
+        self._reading = None
+        if self._outdated and not self._stopped and self._retry is None:
+            self._read()
+
+    def _cancel_retry(self) -> None:
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        self._retry = None
+
+
+async def read_snapshot(run: Run, before: Directory) -> Directory:
+    """All that is not removed, as of one moment, in slices that leave the reactor its turn.
+
+    What did not change since ``before`` is taken from there: 100,000 new objects at once would set
+    off full garbage collections of more than 100 ms each, in which nothing is accepted.
+    """
+    await run(queries.CONSISTENT_READ)
+    clients: dict[int, Client] = {}
+    async for rows in slices(run, queries.CLIENTS):
+        for id_, reseller, name, enabled, reseller_enabled in rows:
+            on = enabled and reseller_enabled
+            client = Client(id=id_, reseller=reseller, name=name, enabled=on)
+            clients[id_] = _same(before.clients.get(id_), client)
+    targets: dict[int, Target] = {}
+    async for rows in slices(run, queries.TARGETS):
+        for id_, client_id, kind, name, url, secret, subject, enabled in rows:
+            target = Target(
+                id=id_,
+                client_id=client_id,
+                kind=kind,
+                name=name,
+                url=url,
+                secret=secret,
+                subject=subject,
+                enabled=enabled,
+            )
+            targets[id_] = _same(before.targets.get(id_), target)
+    return Directory(clients=clients, targets=targets, connectors=await _connectors(run, before.connectors))
+
+
+async def _connectors(run: Run, before: dict[str, Connector]) -> dict[str, Connector]:
+    connectors: dict[str, Connector] = {}
+    async for rows in slices(run, queries.CONNECTORS):
+        for id_, client_id, number, key, target_id, require_token, sender_format, enabled, hashes in rows:
+            connector = Connector(
+                id=id_,
+                client_id=client_id,
+                number=number,
+                number_key=key,
+                target_id=target_id,
+                require_token=require_token,
+                token_hashes=token_hashes(hashes),
+                sender_format=sender_format,
+                enabled=enabled,
+            )
+            connectors[key] = _same(before.get(key), connector)
+    return connectors
+
+
+T = TypeVar("T")
+
+
+def _same(before: T | None, now: T) -> T:
+    return before if before is not None and before == now else now
