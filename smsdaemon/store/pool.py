@@ -175,7 +175,7 @@ class _Detector(DeadConnectionDetector):  # type: ignore[misc]
         self.stopped = self.connectionIsDead = True
         if self._retrying is not None:
             # Raised where a connect is under way; closing the connection ends that.
-            with suppress(txpostgres._CancelInProgress):
+            with suppress(txpostgres._CancelInProgress, psycopg2.Error):
                 self._retrying.cancel()
 
 

@@ -1,0 +1,70 @@
+"""Bringing the schema up to date, alone and in competition."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import gatherResults
+
+from smsdaemon.errors import SchemaMismatch, StoreRefused
+from smsdaemon.store.migrate import Migration, migrate, migrations
+from smsdaemon.store.pool import Pool
+from tests.support.cases import ReactorTest, UnitTest
+from tests.support.postgres import fresh_database
+
+reactor = cast(Any, _reactor)
+
+
+class MigrateTests(ReactorTest):
+    async def setUp(self) -> None:
+        dsn = await fresh_database(self)
+        self.pool = Pool(dsn=dsn, size=4, reactor=reactor, statement_timeout=5.0)
+        self.addCleanup(self.pool.close)
+        self.pool.start()
+
+    async def test_an_empty_database_gets_everything_and_a_second_run_does_nothing(self) -> None:
+        known = [m.name for m in migrations()]
+        self.assertEqual(await migrate(self.pool), known)
+        self.assertEqual(await migrate(self.pool), [])
+        rows = await self.pool.query("SELECT number FROM schema_version")
+        self.assertEqual(rows, [(len(known),)])
+
+    async def test_of_four_at_once_one_migrates_and_the_others_find_it_done(self) -> None:
+        done = await gatherResults([migrate(self.pool) for _ in range(4)])
+        self.assertEqual(sorted(len(names) for names in done), [0, 0, 0, len(migrations())])
+
+    async def test_a_step_that_fails_leaves_the_database_as_it_was(self) -> None:
+        broken = [*migrations(), Migration(99, "0099_broken.sql", "CREATE TABLE x (); SELECT 1/0", 99)]
+        await self.assertFailure(migrate(self.pool, broken), StoreRefused)
+        self.assertEqual(
+            await self.pool.query("SELECT to_regclass('message'), to_regclass('x')"), [(None, None)]
+        )
+
+    async def test_older_code_that_can_no_longer_run_refuses_and_says_what_is_needed(self) -> None:
+        newer = [*migrations(), Migration(50, "0050_x.sql", "CREATE TABLE x ()", 50)]
+        await migrate(self.pool, newer)
+        error = await self.assertFailure(migrate(self.pool), SchemaMismatch)
+        self.assertIn("schema 50", str(error))
+
+    async def test_older_code_runs_on_a_newer_schema_that_says_it_may(self) -> None:
+        newer = [*migrations(), Migration(50, "0050_x.sql", "CREATE TABLE x ()", oldest_code=1)]
+        await migrate(self.pool, newer)
+        self.assertEqual(await migrate(self.pool), [])
+        self.assertEqual(await self.pool.query("SELECT number FROM schema_version"), [(50,)])
+
+    async def test_the_partitions_of_this_month_and_the_next_are_there(self) -> None:
+        await migrate(self.pool)
+        rows = await self.pool.query(
+            "SELECT to_regclass(p || to_char(now() AT TIME ZONE 'UTC' + m * interval '1 month', '_YYYYMM'))"
+            " IS NOT NULL FROM (VALUES ('message'), ('ended_delivery')) p(p), (VALUES (0), (1)) m(m)"
+        )
+        self.assertEqual(rows, [(True,)] * 4)
+
+
+class MigrationFileTests(UnitTest):
+    def test_the_files_are_numbered_without_gaps_and_say_which_code_may_run(self) -> None:
+        found = migrations()
+        self.assertEqual([m.number for m in found], list(range(1, len(found) + 1)))
+        for migration in found:
+            self.assertLessEqual(migration.oldest_code, migration.number)

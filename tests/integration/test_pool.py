@@ -1,0 +1,188 @@
+"""The pool on a real PostgreSQL that is cut off, killed, restarted or slow."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import gatherResults
+from twisted.internet.task import deferLater
+
+from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable
+from smsdaemon.store.pool import Listener, Pool, Run, complete_dsn
+from tests.support.cases import ReactorTest, UnitTest
+from tests.support.postgres import PrivateServer, fresh_database
+
+reactor = cast(Any, _reactor)
+
+
+class PoolTest(ReactorTest):
+    def make_pool(self, dsn: str, size: int = 3, statement_timeout: float = 5.0) -> Pool:
+        pool = Pool(dsn=dsn, size=size, reactor=reactor, statement_timeout=statement_timeout)
+        self.addCleanup(pool.close)
+        pool.start()
+        return pool
+
+    async def until_alive(self, pool: Pool, connections: int) -> None:
+        """Trial's timeout ends this where it never comes true."""
+        while pool.alive < connections:
+            await deferLater(reactor, 0.02)
+
+
+class QueryTests(PoolTest):
+    async def setUp(self) -> None:
+        self.pool = self.make_pool(await fresh_database(self))
+        await self.pool.query("CREATE TABLE t (n integer PRIMARY KEY)")
+
+    async def test_more_queries_than_connections_are_all_answered(self) -> None:
+        rows = await gatherResults([self.pool.query("SELECT %s", (n,)) for n in range(50)])
+        self.assertEqual(rows, [[(n,)] for n in range(50)])
+
+    async def test_several_statements_are_one_transaction_and_give_the_last_ones_rows(self) -> None:
+        self.assertEqual(await self.pool.query("INSERT INTO t VALUES (1); SELECT n FROM t"), [(1,)])
+        await self.assertFailure(self.pool.query("INSERT INTO t VALUES (2); SELECT 1/0"), StoreRefused)
+        self.assertEqual(await self.pool.query("SELECT n FROM t"), [(1,)])
+
+    async def test_a_transaction_that_fails_leaves_nothing_and_a_connection_that_works(self) -> None:
+        async def fails(run: Run) -> None:
+            await run("INSERT INTO t VALUES (1)")
+            raise ValueError("stop")
+
+        for _ in range(10):
+            await self.assertFailure(self.pool.transaction(fails), ValueError)
+        self.assertEqual(await self.pool.query("SELECT n FROM t"), [])
+        self.assertEqual(self.pool.alive, 3)
+
+    async def test_errors_are_ours_and_quote_no_value(self) -> None:
+        await self.pool.query("INSERT INTO t VALUES (7654321)")
+        conflict = await self.assertFailure(self.pool.query("INSERT INTO t VALUES (7654321)"), StoreConflict)
+        refused = await self.assertFailure(self.pool.query("SELECT 'secret text'::integer"), StoreRefused)
+        self.assertNotIn("7654321", str(conflict))
+        self.assertNotIn("secret", str(refused))
+
+    async def test_a_statement_that_takes_too_long_fails_and_the_connection_lives_on(self) -> None:
+        pool = self.make_pool(await fresh_database(self), size=1, statement_timeout=0.1)
+        await self.assertFailure(pool.query("SELECT pg_sleep(30)"), StoreUnavailable)
+        self.assertEqual(await pool.query("SELECT 1"), [(1,)])
+
+    async def test_cancelling_what_runs_neither_stops_it_nor_spoils_the_connection(self) -> None:
+        pool = self.make_pool(await fresh_database(self), size=1)
+        await pool.query("CREATE TABLE u (n integer)")
+        for n in range(20):
+            d = pool.query("INSERT INTO u SELECT %s FROM pg_sleep(0.01)", (n,))
+            d.addErrback(lambda _: None)
+            d.cancel()
+        self.assertEqual(await pool.query("SELECT count(*) FROM u WHERE n = 0"), [(1,)])
+        self.assertEqual(pool.alive, 1)
+
+    async def test_after_close_a_query_fails_at_once(self) -> None:
+        await self.pool.close()
+        await self.assertFailure(self.pool.query("SELECT 1"), StoreUnavailable)
+
+
+class HealingTests(PoolTest):
+    async def test_connections_that_the_server_ends_all_come_back(self) -> None:
+        dsn = await fresh_database(self)
+        pool = self.make_pool(dsn)
+        await self.until_alive(pool, 3)
+        other = self.make_pool(dsn, size=1)
+        for _ in range(3):
+            ended = await other.query(
+                "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            self.assertEqual(len(ended), 3)
+            await self.until_others_are_connected(other, [pid for pid, _ in ended])
+            await self.until_alive(pool, 3)
+            rows = await gatherResults([pool.query("SELECT 1") for _ in range(6)])
+            self.assertEqual(rows, [[(1,)]] * 6)
+
+    async def until_others_are_connected(self, observer: Pool, ended: list[int]) -> None:
+        """Three backends that are none of those that were ended."""
+        while True:
+            [(n,)] = await observer.query(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND pid <> pg_backend_pid() AND pid <> ALL (%s)",
+                (ended,),
+            )
+            if n == 3:
+                return
+            await deferLater(reactor, 0.02)
+
+    async def test_a_server_that_is_killed_and_restarted_is_found_again_by_all_connections(self) -> None:
+        server = PrivateServer(self)
+        server.start()
+        pool = self.make_pool(server.dsn)
+        await self.until_alive(pool, 3)
+        running = [pool.query("SELECT pg_sleep(30)") for _ in range(3)]
+        server.kill()
+        for d in running:
+            await self.assertFailure(d, StoreUnavailable)
+        waiting = pool.query("SELECT 1")
+        await server.restart()
+        self.assertEqual(await waiting, [(1,)])
+        await self.until_alive(pool, 3)
+
+    async def test_a_server_that_is_down_at_our_start_is_found_when_it_comes(self) -> None:
+        server = PrivateServer(self)
+        server.start()
+        dsn = server.dsn
+        server.stop()
+        pool = self.make_pool(dsn)
+        waiting = pool.query("SELECT 1")
+        await deferLater(reactor, 0.2)
+        self.assertEqual(pool.alive, 0)
+        await server.restart()
+        self.assertEqual(await waiting, [(1,)])
+
+    async def test_closing_a_pool_that_never_reached_its_server_leaves_nothing_behind(self) -> None:
+        pool = self.make_pool("host=/nonexistent dbname=x")
+        waiting = pool.query("SELECT 1")
+        await deferLater(reactor, 0.1)
+        await pool.close()
+        await self.assertFailure(waiting, StoreUnavailable)
+
+
+class ListenerTests(PoolTest):
+    async def test_a_listener_hears_again_after_its_connection_was_ended(self) -> None:
+        dsn = await fresh_database(self)
+        heard: list[str] = []
+        listening: list[bool] = []
+        listener = Listener(
+            dsn=dsn,
+            channels={"news": lambda: heard.append("news"), "other": lambda: heard.append("other")},
+            on_listening=lambda: listening.append(True),
+            reactor=reactor,
+        )
+        self.addCleanup(listener.close)
+        listener.start()
+        pool = self.make_pool(dsn, size=1)
+        for times in (1, 2):
+            while len(listening) < times:
+                await deferLater(reactor, 0.01)
+            heard.clear()
+            await pool.query("NOTIFY news; NOTIFY other; NOTIFY unheard")
+            while len(heard) < 2:
+                await deferLater(reactor, 0.01)
+            self.assertEqual(heard, ["news", "other"])
+            await pool.query(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'smsdaemon listener' AND datname = current_database()"
+            )
+
+
+class DsnTests(UnitTest):
+    def test_what_the_operator_wrote_wins_over_our_defaults(self) -> None:
+        dsn = complete_dsn("host=db connect_timeout=3 options='-c work_mem=1MB'", statement_timeout=2.5)
+        self.assertIn("connect_timeout=3", dsn)
+        self.assertIn("-c work_mem=1MB -c statement_timeout=2500", dsn)
+
+    def test_with_several_hosts_the_writable_one_is_wanted(self) -> None:
+        dsn = complete_dsn("postgresql://a,b/sms", statement_timeout=1)
+        self.assertIn("target_session_attrs=read-write", dsn)
+        self.assertNotIn("target_session_attrs", complete_dsn("host=a", statement_timeout=1))
+
+    def test_a_dsn_that_libpq_does_not_understand_is_refused_without_being_quoted(self) -> None:
+        with self.assertRaises(StoreRefused) as caught:
+            complete_dsn("host=db passwort=geheim", statement_timeout=1)
+        self.assertNotIn("geheim", str(caught.exception))

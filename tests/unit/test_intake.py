@@ -1,0 +1,211 @@
+"""What is refused, in which order, and what an accepted SMS is made of."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred, fail, succeed
+
+from smsdaemon.domain.ids import time_of, uuid7
+from smsdaemon.domain.model import Client, Connector, Directory, InboundSMS, Receipt, Submission
+from smsdaemon.errors import NotRoutable, StoreUnavailable, TokenRefused, UnknownConnector
+from smsdaemon.intake import Receiver, provider_key
+from tests.support.cases import UnitTest
+from tests.support.deliveries import delivery, sms, target
+
+NOW = datetime(2026, 11, 22, 16, 43, 42, tzinfo=UTC)
+TOKEN = "t0ken"
+CONNECTOR = Connector(id=1, client_id=1, number="+49 123123", number_key="49123123", target_id=1)
+
+
+class RecordingStore:
+    """Keeps what it is given; leases where the test says so."""
+
+    def __init__(self) -> None:
+        self.accepted: list[tuple[InboundSMS, bytes | None, bool]] = []
+        self.leases = True
+        self.duplicate = False
+        self.down = False
+
+    def accept(self, message: InboundSMS, key: bytes | None, lease: bool) -> Deferred[Receipt]:
+        if self.down:
+            return fail(StoreUnavailable("down"))
+        self.accepted.append((message, key, lease))
+        leased = delivery(sms=message) if lease and self.leases and not self.duplicate else None
+        return succeed(Receipt(id=message.id, duplicate=self.duplicate, delivery=leased))
+
+    def settle(self, *args: Any) -> Any:
+        raise AssertionError("intake settles nothing")
+
+    claim = settle
+
+
+class CountingOutlet:
+    """Has as many places as the test says, and counts what became of them."""
+
+    def __init__(self) -> None:
+        self.places = 1
+        self.taken: list[Any] = []
+        self.waiting: list[int] = []
+
+    def reserve(self, target_id: int) -> bool:
+        self.places -= 1
+        return self.places >= 0
+
+    def release(self, target_id: int) -> None:
+        self.places += 1
+
+    def queued(self, target_id: int) -> None:
+        self.waiting.append(target_id)
+
+    def take(self, taken: Any) -> None:
+        self.taken.append(taken)
+
+
+class StillDirectory:
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
+
+    def current(self) -> Directory:
+        return self.directory
+
+
+class ReceiverTest(UnitTest):
+    def setUp(self) -> None:
+        self.store, self.outlet, self.count = RecordingStore(), CountingOutlet(), 0
+        self.directory = StillDirectory(
+            Directory(
+                connectors={"49123123": CONNECTOR},
+                targets={1: target()},
+                clients={1: Client(id=1, reseller="acme", name="shop")},
+            )
+        )
+
+    def receive(self, **fields: Any) -> Deferred[Receipt]:
+        def accepted() -> None:
+            self.count += 1
+
+        receiver = Receiver(
+            directory=self.directory,
+            store=self.store,
+            outlet=self.outlet,
+            utc_now=lambda: NOW,
+            new_id=uuid7,
+            on_accepted=accepted,
+        )
+        values = {"receiver": "49123123", "sender": "49789789", "text": "x", **fields}
+        return receiver.receive(Submission(**values))
+
+    def change(self, **fields: Any) -> None:
+        self.directory.directory = evolve(self.directory.directory, **fields)
+
+    def change_connector(self, **fields: Any) -> None:
+        self.change(connectors={"49123123": evolve(CONNECTOR, **fields)})
+
+
+class AcceptedTests(ReceiverTest):
+    def test_an_sms_carries_the_directorys_number_and_the_normalised_sender(self) -> None:
+        receipt = self.successResultOf(self.receive(receiver="+49 (123) 123", keyword="K", message_id="m"))
+        [(message, _, _)] = self.store.accepted
+        self.assertEqual(
+            (message.receiver, message.sender, message.sender_raw), ("+49 123123", "+49789789", "49789789")
+        )
+        self.assertEqual((message.keyword, message.provider_message_id), ("K", "m"))
+        self.assertEqual((receipt.id, message.received_at), (message.id, NOW))
+        self.assertEqual(time_of(message.id), NOW)
+
+    def test_a_leased_delivery_goes_to_the_outlet_at_once(self) -> None:
+        self.successResultOf(self.receive())
+        self.assertEqual([d.sms.text for d in self.outlet.taken], ["x"])
+        self.assertEqual((self.outlet.places, self.count), (0, 1))
+
+    def test_a_place_that_is_not_needed_is_given_back(self) -> None:
+        self.store.leases = False
+        self.successResultOf(self.receive())
+        self.assertEqual((self.outlet.places, self.outlet.waiting), (1, []))
+
+    def test_a_repeat_is_acknowledged_not_counted_and_its_place_given_back(self) -> None:
+        self.store.duplicate = True
+        self.assertTrue(self.successResultOf(self.receive()).duplicate)
+        self.assertEqual((self.outlet.places, self.outlet.taken, self.count), (1, [], 0))
+
+    def test_without_a_place_the_outlet_hears_that_something_waits(self) -> None:
+        self.outlet.places = 0
+        self.successResultOf(self.receive())
+        self.assertEqual(self.outlet.waiting, [1])
+        self.assertFalse(self.store.accepted[0][2])
+
+    def test_a_store_that_is_down_fails_the_request_and_gives_the_place_back(self) -> None:
+        self.store.down = True
+        self.failureResultOf(self.receive(), StoreUnavailable)
+        self.assertEqual((self.outlet.places, self.count), (1, 0))
+
+
+class RefusalTests(ReceiverTest):
+    def tearDown(self) -> None:
+        self.assertEqual(self.store.accepted, [])
+        self.assertEqual(self.outlet.places, 1)
+
+    def test_a_receiver_without_connector_is_unknown(self) -> None:
+        for receiver in ("49999999", "()", "+"):
+            self.failureResultOf(self.receive(receiver=receiver), UnknownConnector)
+
+    def test_a_missing_or_wrong_token_is_refused_before_anything_is_said_of_routing(self) -> None:
+        self.change_connector(
+            require_token=True, token_hashes=frozenset([sha256(TOKEN.encode()).digest()]), enabled=False
+        )
+        for token in (None, "wrong", "", "\ud800"):
+            self.failureResultOf(self.receive(token=token), TokenRefused)
+        self.failureResultOf(self.receive(token=TOKEN), NotRoutable)
+
+    def test_a_connector_that_requires_a_token_and_has_none_takes_nothing(self) -> None:
+        self.change_connector(require_token=True)
+        self.failureResultOf(self.receive(token=TOKEN), TokenRefused)
+
+    def test_what_is_disabled_missing_or_of_another_client_is_not_routable(self) -> None:
+        shop = Client(id=1, reseller="acme", name="shop", enabled=False)
+        changes: list[tuple[str, Any]] = [
+            ("the connector is disabled", lambda: self.change_connector(enabled=False)),
+            ("neither", lambda: self.change_connector(target_id=None)),
+            ("of another client", lambda: self.change(targets={1: target(client_id=2)})),
+            ("disabled", lambda: self.change(targets={1: target(enabled=False)})),
+            ("client or its reseller", lambda: self.change(clients={1: shop})),
+        ]
+        for words, change in changes:
+            self.setUp()
+            change()
+            failure = self.failureResultOf(self.receive(), NotRoutable)
+            self.assertIn(words, str(failure.value))
+
+
+class TokenTests(ReceiverTest):
+    def test_every_token_of_a_rotation_is_taken(self) -> None:
+        hashes = frozenset(sha256(token.encode()).digest() for token in ("old", "new"))
+        self.change_connector(require_token=True, token_hashes=hashes)
+        self.outlet.places = 2
+        for token in ("old", "new"):
+            self.successResultOf(self.receive(token=token))
+
+    def test_a_token_that_is_not_required_may_be_anything(self) -> None:
+        self.successResultOf(self.receive(token="whatever"))
+
+
+class ProviderKeyTests(UnitTest):
+    def test_it_is_shared_exactly_by_requests_that_bring_the_same_sms(self) -> None:
+        first = sms(provider_message_id="m")
+        self.assertEqual(provider_key(first), provider_key(evolve(first, id=uuid7(NOW), keyword="K")))
+        others = [
+            evolve(first, text="other"),
+            evolve(first, sender="+1"),
+            evolve(first, connector_id=2),
+            evolve(first, provider_message_id="n"),
+            evolve(first, connector_id=11, provider_message_id="m"),
+        ]
+        keys = {provider_key(first), *map(provider_key, others)}
+        self.assertEqual(len(keys), 6)
+
+    def test_without_an_id_of_the_provider_nothing_is_a_repeat(self) -> None:
+        self.assertIsNone(provider_key(sms(provider_message_id=None)))
