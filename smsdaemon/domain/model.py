@@ -92,7 +92,7 @@ class RawRequest:
     """A provider's request as read; nothing in it is believed."""
 
     method: str
-    query: bytes
+    query: bytes = field(repr=False)
     """Still percent-encoded, without the question mark."""
     content_type: str
     """The header as sent, "" where there is none."""

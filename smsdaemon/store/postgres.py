@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -145,8 +145,14 @@ class PostgresStore:
 
     def _settle_all(self, connection: Any, batch: list[_Settlement]) -> Deferred[list[Delivery | None]]:
         now = self._utc_now()
-        rows = json.dumps([_settle_row(n, entry, now) for n, entry in enumerate(batch)], ensure_ascii=False)
-        d: Deferred[Rows] = connection.rows(queries.SETTLE, {"rows": rows, **self._new_lease()})
+        rows = [_settle_row(n, entry, now) for n, entry in enumerate(batch)]
+        params = {
+            "rows": json.dumps(rows, ensure_ascii=False),
+            "ids": f"{{{','.join([row['id'] for row in rows])}}}",
+            "onward": json.dumps(list(_conversations_onward(batch)), ensure_ascii=False),
+            **self._new_lease(),
+        }
+        d: Deferred[Rows] = connection.rows(queries.SETTLE, params)
         return d.addCallback(
             lambda found: [None if row[2] is None else read_delivery(row[3:]) for row in found]
         )
@@ -209,14 +215,20 @@ def _settle_row(n: int, entry: _Settlement, now: datetime) -> dict[str, Any]:
                 "onward_id": str(uuid7(now)),
                 "onward_target": onward.id,
                 "onward_hops": [{"kind": hop.kind, "name": hop.name} for hop in outcome.onward_hops],
-                "connector_id": delivery.sms.connector_id,
-                "sender": delivery.sms.sender,
             }
         case Postponed():
             row |= {"state": "postponed", "delay": outcome.delay_seconds, "attempted": outcome.attempted}
         case Dead():
             row["state"] = "dead"
     return row
+
+
+def _conversations_onward(batch: list[_Settlement]) -> Iterator[dict[str, Any]]:
+    """The conversations at other targets of which SMS of the batch become part."""
+    for entry in batch:
+        if isinstance(entry.outcome, Delivered) and entry.outcome.onward is not None:
+            sms, target = entry.delivery.sms, entry.outcome.onward
+            yield {"onward_target": target.id, "connector_id": sms.connector_id, "sender": sms.sender}
 
 
 def read_delivery(row: tuple[Any, ...]) -> Delivery:

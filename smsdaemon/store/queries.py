@@ -73,23 +73,20 @@ FROM input i LEFT JOIN known k USING (repeat_key) LEFT JOIN queued q ON q.messag
 ORDER BY i.n
 """
 
-_OUTCOMES = """json_to_recordset(%(rows)s) AS r(
-        n integer, id uuid, lease uuid, state text, reason text, delay double precision,
-        attempted boolean, onward_id uuid, onward_target bigint, onward_hops jsonb,
-        connector_id bigint, sender text)"""
-
 SETTLE = f"""
 SELECT 1 FROM delivery d WHERE d.id IN (
-    SELECT id FROM {_OUTCOMES}
+    SELECT unnest(%(ids)s::uuid[])
     UNION ALL
-    SELECT h.id FROM {_OUTCOMES} JOIN delivery h
-        ON h.due_at IS NOT NULL AND h.target_id = r.onward_target
-       AND h.connector_id = r.connector_id AND h.sender = r.sender
-    WHERE r.onward_target IS NOT NULL)
+    SELECT h.id
+    FROM json_to_recordset(%(onward)s) AS r(onward_target bigint, connector_id bigint, sender text)
+    JOIN delivery h ON h.due_at IS NOT NULL AND h.target_id = r.onward_target
+                   AND h.connector_id = r.connector_id AND h.sender = r.sender)
 ORDER BY d.id FOR UPDATE OF d;
 
 WITH outcome AS MATERIALIZED (
-    SELECT * FROM {_OUTCOMES}
+    SELECT * FROM json_to_recordset(%(rows)s) AS r(
+        n integer, id uuid, lease uuid, state text, reason text, delay double precision,
+        attempted boolean, onward_id uuid, onward_target bigint, onward_hops jsonb)
 ), held AS MATERIALIZED (
     SELECT d.id, o.n FROM outcome o JOIN delivery d ON d.id = o.id AND d.lease = o.lease
 ), ended AS (

@@ -1,0 +1,391 @@
+"""HTTP/1.1 as twisted.web speaks it, with a bound on everything that a peer can make large or slow."""
+
+# mypy: allow-untyped-calls
+# (twisted.web is annotated in part only)
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from email.utils import formatdate
+from math import inf
+from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from attrs import frozen
+from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from twisted.web import http, server
+from twisted.web.resource import IResource
+
+from smsdaemon.errors import SmsDaemonError
+from smsdaemon.web.answers import TEXT, Answer, refused, wants_json
+from smsdaemon.web.errors import BodyTooLarge, UrlTooLong, detail, refusal
+
+Observe = Callable[[int, float], object]
+"""Told the status of an answer and the seconds that it took."""
+
+_AUTHORITY = re.compile(rb"(?i)https?://[^/?#]*")
+
+
+@frozen(kw_only=True)
+class Bounds:
+    """What one connection may cost."""
+
+    max_body_bytes: int = 65536
+    max_url_bytes: int = 16384
+    max_header_bytes: int = 32768
+    request_seconds: float = 30
+    """From the first byte of a request to its last."""
+    idle_seconds: float = 75
+    """Between requests, and for the peer to take its answers."""
+    swallowed_bytes: int = 1024 * 1024
+    """How much of a refused request is read after the answer, so that the peer gets to read that."""
+    swallowing_seconds: float = 2
+
+
+class BoundedRequest(server.Request):
+    """A request that parses neither arguments nor cookies, and whose body is bounded."""
+
+    channel: BoundedChannel
+    site: BoundedSite
+    _log = Logger()
+    gone = False
+    """The peer hung up before it was answered."""
+    body_too_large = False
+    _observe: Observe | None = None
+
+    def __init__(self, channel: BoundedChannel, *args: object, **kw: object) -> None:
+        super().__init__(channel, *args, **kw)
+        self._bounds = channel.site.bounds
+        self._chunks: list[bytes] = []
+        self._body_bytes = 0
+        self.query = b""
+        self.received_at = 0.0
+
+    def __repr__(self) -> str:
+        """Without the URL, which may hold a token."""
+        return f"<{type(self).__name__} {self.method.decode('latin-1')} at {id(self):#x}>"
+
+    # --- what twisted.web calls ---------------------------------------------------------------
+
+    def gotLength(self, length: int | None) -> None:
+        """No file for the body: it is small, or it is refused."""
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if self.body_too_large:
+            return
+        self._body_bytes += len(data)
+        if self._body_bytes > self._bounds.max_body_bytes:
+            self.refuse_body()
+            self.channel.body_exceeded()
+        else:
+            self._chunks.append(data)
+
+    def refuse_body(self) -> None:
+        """From now on body() raises."""
+        self.body_too_large = True
+        self._chunks.clear()
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        self.method, self.uri, self.clientproto = command, path, version
+        if not path.startswith(b"/"):
+            path = _AUTHORITY.sub(b"", path, count=1)
+        self.path, _, self.query = path.partition(b"?")
+        self.received_at = self.channel.site.clock.seconds()
+        self.process()
+
+    def process(self) -> None:
+        self.site = self.channel.site
+        self.prepath, self.postpath = [], [unquote_to_bytes(self.path)]
+        try:
+            self.render(self.site.resource)
+        except Exception:  # noqa: BLE001 - whatever it is, the peer is answered and the log has it
+            self.processingFailed(Failure())
+
+    def finish(self) -> None:
+        """Also called by Klein after an error handler that has answered already."""
+        if not (self.gone or self.finished):
+            super().finish()
+
+    def getRequestHostname(self) -> bytes:
+        """Not what the peer claims: werkzeug, under Klein, fails on some host names."""
+        return b"localhost"
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.gone = True
+        super().connectionLost(reason)
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """Tell the peer of an error of ours; a bug is logged, under a number that the peer hears too."""
+        error = reason.value or RuntimeError("a failure without an exception")
+        row = refusal(error)
+        if isinstance(error, SmsDaemonError):
+            text = detail(error, row)
+        else:
+            incident = secrets.token_hex(4)
+            self._log.failure("request failed, incident {incident}", failure=reason, incident=incident)
+            text = f"something went wrong here (incident {incident}), please send it again"
+        self.answer(refused(row, text, self.wants_json()))
+        return reason
+
+    # --- what resources call ------------------------------------------------------------------
+
+    def check_url(self) -> None:
+        """Raises UrlTooLong."""
+        if len(self.uri) > self._bounds.max_url_bytes:
+            raise UrlTooLong(f"the URL is longer than {self._bounds.max_url_bytes} bytes")
+
+    def body(self) -> bytes:
+        """The whole body; raises BodyTooLarge, also where not all of it was read yet."""
+        if self.body_too_large:
+            raise BodyTooLarge(f"the body is larger than {self._bounds.max_body_bytes} bytes")
+        return b"".join(self._chunks)
+
+    def header(self, name: bytes) -> bytes:
+        """The first such header, b"" where there is none."""
+        values = self.requestHeaders.getRawHeaders(name)
+        return values[0] if values else b""
+
+    def wants_json(self) -> bool:
+        """Whether the peer would rather be answered in JSON than in text."""
+        accept = self.requestHeaders.getRawHeaders(b"Accept")
+        return accept is not None and wants_json(b",".join(accept))
+
+    def observed_by(self, observe: Observe) -> None:
+        """Have ``observe`` told when and how this request is answered."""
+        self._observe = observe
+
+    def answer(self, answer: Answer) -> None:
+        """Write the whole response at once; does nothing where the peer is gone."""
+        if self.gone or self.finished:
+            return
+        self.code, self.startedWriting = answer.status, 1
+        head = head_lines(answer, self.site.date_line(), closes=not self.channel.persistent)
+        # One write: each one is a trip through the transport, and TLS makes a record of each.
+        self.channel.write(head if self.method == b"HEAD" else head + answer.body)
+        observe, seconds = self._observe, self.site.clock.seconds() - self.received_at
+        self.finish()
+        if observe is not None:
+            observe(answer.status, seconds)
+
+
+def head_lines(answer: Answer, date_line: bytes, *, closes: bool) -> bytes:
+    """Status line and headers, up to and with the empty line."""
+    lines = [
+        b"HTTP/1.1 %d %s\r\n" % (answer.status, http.RESPONSES.get(answer.status, b"")),
+        date_line,
+        b"Content-Type: %s\r\nContent-Length: %d\r\n" % (answer.content_type, len(answer.body)),
+        b"Cache-Control: no-store\r\n",
+    ]
+    lines += [b"%s: %s\r\n" % header for header in answer.headers]
+    if closes:
+        lines.append(b"Connection: close\r\n")
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+class BoundedChannel(http.HTTPChannel):
+    """One connection, which carries one request at a time.
+
+    Requests that a peer sends ahead wait unparsed, at most 16 KiB and one read of them; then the
+    connection is not read until it was answered.
+    """
+
+    site: BoundedSite
+    _refusing = False
+    """Nothing more is parsed: what comes is read and thrown away until the peer, time or bytes end."""
+    _swallowed = 0
+    _in_request_line = True
+    _between_requests = True
+    _deadline = inf
+    _watch: Any = None
+
+    # --- time: one delayed call per connection, which is moved for slow requests only ----------
+
+    def connectionMade(self) -> None:
+        self._bounds = bounds = self.site.bounds
+        self._clock = self.site.clock
+        # Room to say 414 to what is too long by far; past that, lineLengthExceeded(). Three times
+        # that for a request line of raw bytes, which lineReceived() writes as %-escapes.
+        self.MAX_LENGTH = 4 * bounds.max_url_bytes + 1024
+        self.totalHeadersSize = 3 * self.MAX_LENGTH + bounds.max_header_bytes
+        super().connectionMade()
+        self._deadline = self._clock.seconds() + bounds.idle_seconds
+        self._watch = self._clock.callLater(bounds.idle_seconds, self._look_at_deadline)
+
+    def _look_at_deadline(self) -> None:
+        left = self._deadline - self._clock.seconds()
+        if left <= 0:
+            self._watch = None
+            self.timeoutConnection()
+        else:
+            self._watch = self._clock.callLater(min(left, self._bounds.idle_seconds), self._look_at_deadline)
+
+    def _allow(self, seconds: float) -> None:
+        self._deadline = self._clock.seconds() + seconds
+        if self._watch is not None:
+            self._watch.reset(seconds)
+
+    def timeoutConnection(self) -> None:
+        """Close without a word in the log: peers that go idle are nothing to report."""
+        self._abortingCall = self._clock.callLater(self.abortTimeout, self.forceAbortClient)
+        super().loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        super().connectionLost(reason)
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._refusing:
+            self._swallow(data)
+            return
+        # Not HTTPChannel's own, which starts the timeout anew with every byte (slowloris).
+        LineReceiver.dataReceived(self, data)
+        waiting = not self._handlingRequest and not self._refusing and bool(self.requests or self._buffer)
+        if not waiting:
+            self._between_requests = True
+        elif self._between_requests:
+            self._between_requests = False
+            self._allow(self._bounds.request_seconds)
+
+    def lineReceived(self, line: bytes) -> None:
+        if self._refusing:
+            return
+        if self._in_request_line and line:
+            self._in_request_line = False
+            if not line.isascii():
+                # Careless clients send text as it is. What they mean is clear, so do not lose the SMS.
+                line = quote_from_bytes(line, _PRINTABLE).encode()
+        super().lineReceived(line)
+
+    def headerReceived(self, line: bytes) -> bool:
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:  # a Content-Length of more digits than int() takes
+            self._respondToBadRequestAndDisconnect()
+            return False
+
+    def allHeadersReceived(self) -> None:
+        if self.length is None or self.length <= self._bounds.max_body_bytes:
+            super().allHeadersReceived()
+        else:
+            self.requests[-1].refuse_body()
+            self.body_exceeded()
+
+    def body_exceeded(self) -> None:
+        """Answer the request that is being read now; its body is not worth reading."""
+        self.persistent, self._handlingRequest = False, True
+        self._refuse_more()
+        self.requests[-1].requestReceived(self._command, self._path, self._version)
+
+    def allContentReceived(self) -> None:
+        self._in_request_line = True
+        self._deadline = inf
+        super().allContentReceived()
+
+    def _finishRequestBody(self, data: bytes) -> None:
+        if not self._refusing:
+            super()._finishRequestBody(data)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        if self._refusing:
+            self._swallow(data)
+        else:
+            super().rawDataReceived(data)
+
+    def requestDone(self, request: BoundedRequest) -> None:
+        self._deadline = self._clock.seconds() + self._bounds.idle_seconds
+        super().requestDone(request)
+
+    # --- refusing -------------------------------------------------------------------------------
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        if self._in_request_line:
+            limit = self._bounds.max_url_bytes
+            self._refuse(414, b"the URL is longer than %d bytes\n" % limit)
+        else:
+            self._respondToBadRequestAndDisconnect()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self._refuse(400, b"this is not valid HTTP\n")
+
+    def _refuse(self, status: int, text: bytes) -> None:
+        """Answer what never became a request."""
+        if self._refusing:
+            return
+        self._refuse_more()
+        answer = Answer(status, TEXT, text)
+        self.write(head_lines(answer, self.site.date_line(), closes=True) + text)
+        self.site.observe(status, 0.0)
+        self.loseConnection()
+
+    def _refuse_more(self) -> None:
+        self._refusing = True
+        self.clearLineBuffer()
+
+    def _swallow(self, data: bytes) -> None:
+        self._swallowed += len(data)
+        if self._swallowed > self._bounds.swallowed_bytes:
+            super().loseConnection()
+
+    def loseConnection(self) -> None:
+        """Close, but where the peer may still be sending, let it read the answer first.
+
+        A close with unread bytes makes TCP throw away what we sent (RFC 9112, 9.6).
+        """
+        if not self._refusing or self._swallowed > self._bounds.swallowed_bytes:
+            super().loseConnection()
+            return
+        self._allow(self._bounds.swallowing_seconds)
+        if not self.isSecure() and IHalfCloseableDescriptor.providedBy(self.transport):
+            self.transport.loseWriteConnection()
+
+
+_PRINTABLE = bytes(range(33, 127)) + b" "
+
+
+class BoundedSite(server.Site):
+    """A web site of one resource, without access log, banner, tracebacks, sessions or HTTP/2.
+
+    The access log would hold URLs, and with them tokens.
+    """
+
+    protocol = BoundedChannel  # type: ignore[assignment]  # ours is no proxy: there is no HTTP/2
+    displayTracebacks = False
+
+    def __init__(self, resource: IResource, *, clock: IReactorTime, bounds: Bounds, observe: Observe) -> None:
+        """``observe`` is told of answers to what never became a request; resources see to theirs."""
+        super().__init__(resource, requestFactory=BoundedRequest, timeout=None, reactor=clock)
+        self.clock, self.bounds, self.observe = clock, bounds, observe
+        self._dated_second = 0
+        self._date_line = b""
+
+    def date_line(self) -> bytes:
+        """The Date header, made once a second."""
+        second = int(self.clock.seconds())
+        if second != self._dated_second:
+            self._dated_second = second
+            self._date_line = b"Date: %s\r\n" % formatdate(second, usegmt=True).encode()
+        return self._date_line
+
+    def startFactory(self) -> None:
+        """Nothing: what it does in twisted.web is for the access log."""
+
+    def stopFactory(self) -> None:
+        """Nothing, likewise."""
+
+    def log(self, request: http.Request) -> None:
+        """Nothing."""
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Not HTTP/2, also where its package is installed: its channel knows none of the bounds."""
+        return [b"http/1.1"]

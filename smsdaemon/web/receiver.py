@@ -1,0 +1,113 @@
+"""The pages of the public listeners: ``/SMSReceiver`` and ``/health/ready``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn, Protocol
+
+from klein import Klein
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource
+from werkzeug.exceptions import HTTPException
+
+from smsdaemon.deferreds import follower
+from smsdaemon.domain.model import RawRequest, Receipt, Submission
+from smsdaemon.errors import StoreUnavailable, UnsupportedBody
+from smsdaemon.ports import Provider
+from smsdaemon.web.answers import TEXT, Answer, accepted
+from smsdaemon.web.bounded import BoundedRequest, Observe
+from smsdaemon.web.errors import MethodNotAllowed, NoSuchPage, PageIsReadOnly
+from smsdaemon.web.routes import ExactRoutes
+
+ANSWER_SECONDS = 4.9
+"""Contract 3 says 5; the rest is for the way there and back."""
+
+
+class Receiver(Protocol):
+    """The use case (intake.Receiver), as far as this page needs it."""
+
+    def receive(self, submission: Submission) -> Deferred[Receipt]: ...
+
+
+class ReceiverPages:
+    """What a provider, and a load balancer, can ask for."""
+
+    app = Klein()
+    app.url_map.merge_slashes = False  # else "//health/ready" is answered by a redirect
+
+    def __init__(
+        self,
+        *,
+        receiver: Receiver,
+        provider: Provider,
+        observe: Observe,
+        ready: Callable[[], bool],
+        clock: IReactorTime,
+    ) -> None:
+        """``observe`` is told of every answer of ``/SMSReceiver``; ``ready``: whether we can accept."""
+        self._receiver, self._provider = receiver, provider
+        self._observe, self._ready, self._clock = observe, ready, clock
+
+    def resource(self) -> IResource:
+        """The root for a BoundedSite."""
+        return ExactRoutes(self.app)
+
+    @app.route("/SMSReceiver")
+    def receive(self, request: BoundedRequest) -> Deferred[None]:
+        """Contract 3. What goes wrong on the way is answered by the request, from the one table."""
+        request.observed_by(self._observe)
+        submission = self._provider.read(_raw_request(request))
+        # The write belongs to the store. Whoever hangs up, or Klein for them, and our own impatience
+        # cancel the follower only: a write that is cancelled breaks the pool (DESIGN, F1).
+        stored = follower(self._receiver.receive(submission))
+        stored.addTimeout(ANSWER_SECONDS, self._clock, _too_slow)
+        return stored.addCallback(_accept, request).addErrback(_not_stored, request)
+
+    @app.route("/health/ready")
+    def health(self, request: BoundedRequest) -> None:
+        if request.method not in (b"GET", b"HEAD"):
+            raise PageIsReadOnly("only GET and HEAD are allowed here")
+        if self._ready():
+            request.answer(Answer(200, TEXT, b"ready\n"))
+        else:
+            request.answer(Answer(503, TEXT, b"not ready\n"))
+
+    @app.handle_errors(HTTPException)  # type: ignore[arg-type]  # klein says IRequest
+    def no_such_page(self, request: BoundedRequest, _failure: Failure) -> None:
+        """Klein found no route."""
+        request.processingFailed(Failure(NoSuchPage("there is no such page")))
+
+
+def _raw_request(request: BoundedRequest) -> RawRequest:
+    """What the provider's profile gets to see; raises in the order of contract 3."""
+    request.check_url()
+    if request.method not in (b"GET", b"POST"):
+        raise MethodNotAllowed("only GET and POST are allowed here")
+    body = request.body()
+    if body and request.method == b"POST" and request.header(b"Content-Encoding").lower() not in _UNCODED:
+        raise UnsupportedBody("the body must not be compressed")
+    return RawRequest(
+        method=request.method.decode(),
+        query=request.query,
+        content_type=request.header(b"Content-Type").decode("latin-1"),
+        body=body,
+    )
+
+
+_UNCODED = (b"", b"identity")
+
+
+def _accept(receipt: Receipt, request: BoundedRequest) -> None:
+    request.answer(accepted(receipt.id, request.wants_json()))
+
+
+def _too_slow(_result: object, seconds: float) -> NoReturn:
+    raise StoreUnavailable(f"the SMS was not stored within {seconds} s")
+
+
+def _not_stored(failure: Failure, request: BoundedRequest) -> None:
+    # Cancelled by Klein, because the peer is gone.
+    if not failure.check(CancelledError):
+        request.processingFailed(failure)
