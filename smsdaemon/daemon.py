@@ -19,8 +19,9 @@ from twisted.python.failure import Failure
 from smsdaemon.backends.http import HttpBackend
 from smsdaemon.deferreds import InFlight
 from smsdaemon.dispatch import Dispatcher
+from smsdaemon.doors import Doors
 from smsdaemon.errors import ConfigurationError, EmbeddedPostgresError, SchemaMismatch, SmsDaemonError
-from smsdaemon.listening import Listening, Opening, bind
+from smsdaemon.listening import Listening, bind
 from smsdaemon.statedir import DaemonLock
 from smsdaemon.store.directory import DirectorySnapshot
 from smsdaemon.store.embedded import EmbeddedPostgres
@@ -45,6 +46,7 @@ class Parts:
     http_backend: HttpBackend
     dispatcher: Dispatcher
     requests: InFlight
+    """Acceptances under way."""
 
 
 class Readiness:
@@ -74,16 +76,14 @@ class SmsDaemon(Service):
         *,
         parts: Parts,
         readiness: Readiness,
-        openings: Sequence[Opening],
-        on_bound: Callable[[Listening], object],
+        doors: Doors,
         prepare: Callable[[Pool], Deferred[Sequence[str]]] | None,
         shutdown_seconds: float,
         reactor: Any,
         out: TextIO,
     ) -> None:
         """``prepare`` runs once the schema is there (the demo); its lines follow the ready line."""
-        self._parts, self._readiness, self._openings = parts, readiness, openings
-        self._on_bound, self._prepare = on_bound, prepare
+        self._parts, self._readiness, self._doors, self._prepare = parts, readiness, doors, prepare
         self._shutdown_seconds, self._reactor, self._out = shutdown_seconds, reactor, out
         self._log = Logger(namespace="smsdaemon")
         self._systemd = sdnotify.SystemdNotifier()
@@ -97,10 +97,10 @@ class SmsDaemon(Service):
     def privilegedStartService(self) -> None:
         try:
             self._parts.lock.acquire()
-            self._listening = bind(self._openings, self._reactor)
+            self._listening = bind(self._doors.openings, self._reactor)
         except ConfigurationError as error:
             refuse(error.problems)
-        self._on_bound(self._listening)
+        self._doors.bound(self._listening)
         super().privilegedStartService()
 
     def startService(self) -> None:
@@ -182,6 +182,7 @@ class SmsDaemon(Service):
         parts = self._parts
         self._systemd.notify("STOPPING=1")
         self._readiness.started = False
+        self._doors.wind_down()
         if self._coming_up is not None:
             self._coming_up.cancel()
         if self._listening is not None:

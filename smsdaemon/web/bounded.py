@@ -165,6 +165,8 @@ class BoundedRequest(server.Request):
         if self.gone or self.finished:
             return
         self.code, self.startedWriting = answer.status, 1
+        if self.site.winding_down:
+            self.channel.persistent = False
         head = head_lines(answer, self.site.date_line(), closes=not self.channel.persistent)
         # One write: each one is a trip through the transport, and TLS makes a record of each.
         self.channel.write(head if self.method == b"HEAD" else head + answer.body)
@@ -366,6 +368,8 @@ class BoundedSite(server.Site):
         """``observe`` is told of answers to what never became a request; resources see to theirs."""
         super().__init__(resource, requestFactory=BoundedRequest, timeout=None, reactor=clock)
         self.clock, self.bounds, self.observe = clock, bounds, observe
+        self.winding_down = False
+        """Set: every answer is its connection's last, so that peers go elsewhere."""
         self._dated_second = 0
         self._date_line = b""
 
