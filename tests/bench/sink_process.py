@@ -1,0 +1,69 @@
+"""A backend that answers 200 to everything, as cheaply as Python can, and remembers when.
+
+Run as ``python -m tests.bench.sink_process``: prints its port, then serves until stdin is closed.
+``GET /count`` tells how many different SMS came; ``GET /times`` tells ``id seconds`` of each, on the
+clock of time.monotonic(), which all processes of a machine share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+
+_LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
+_ID = re.compile(rb'"data":\s*\{"id":\s*"([0-9a-f-]{36})"')
+_TAKEN = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+class Sink(asyncio.Protocol):
+    """One connection; requests come one after the other."""
+
+    def __init__(self, times: dict[bytes, float]) -> None:
+        self._times = times
+        self._unread = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += data
+        while (head := self._unread.find(b"\r\n\r\n")) >= 0:
+            length = _LENGTH.search(self._unread, 0, head)
+            end = head + 4 + (int(length[1]) if length else 0)
+            if len(self._unread) < end:
+                return
+            request, self._unread = self._unread[:end], self._unread[end:]
+            self._transport.write(
+                self._asked(request) if request.startswith(b"GET ") else self._taken(request)
+            )
+
+    def _taken(self, request: bytes) -> bytes:
+        found = _ID.search(request)
+        if found is None:
+            return b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+        self._times.setdefault(found[1], time.monotonic())
+        return _TAKEN
+
+    def _asked(self, request: bytes) -> bytes:
+        if request.startswith(b"GET /count "):
+            body = b"%d\n" % len(self._times)
+        else:
+            body = b"".join(b"%s %.6f\n" % entry for entry in self._times.items())
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body)
+
+
+async def main() -> None:
+    times: dict[bytes, float] = {}
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Sink(times), "127.0.0.1", 0, backlog=1024)
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    async with server:
+        await loop.run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
