@@ -82,9 +82,12 @@ def _parts(
     log_backend = LogBackend(message_text=settings.log.message_text)
     # The directory wakes the dispatcher, which reads the directory.
     wake: list[Dispatcher] = []
-    directory = DirectorySnapshot(
-        pool=pool, reactor=reactor, on_change=[lambda: [dispatcher.look() for dispatcher in wake]]
-    )
+
+    def changed() -> None:
+        for sleeper in wake:
+            sleeper.look()
+
+    directory = DirectorySnapshot(pool=pool, reactor=reactor, on_change=[changed])
     dispatcher = Dispatcher(
         store=store,
         directory=directory,

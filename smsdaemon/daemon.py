@@ -101,10 +101,10 @@ class SmsDaemon(Service):
         except ConfigurationError as error:
             refuse(error.problems)
         self._doors.bound(self._listening)
-        super().privilegedStartService()
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
 
     def startService(self) -> None:
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         # Without a handler it would end the process; there is nothing to read anew (contract 4).
         signal.signal(signal.SIGHUP, lambda *_: None)
         self._coming_up = ensureDeferred(self._come_up())
@@ -175,7 +175,7 @@ class SmsDaemon(Service):
     # --- stop ---------------------------------------------------------------------------------
 
     def stopService(self) -> Deferred[None]:
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         return ensureDeferred(self._go_down())
 
     async def _go_down(self) -> None:

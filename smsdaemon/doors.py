@@ -70,6 +70,15 @@ class _Counted:
         return self.in_flight.add(self.receiver.receive(submission))
 
 
+class _QuietSite(Site):
+    """Without access log and tracebacks."""
+
+    displayTracebacks = False
+
+    def log(self, request: object) -> None:
+        """Nothing."""
+
+
 class Doors:
     """Makes the sites and says where they are to listen."""
 
@@ -142,10 +151,7 @@ class Doors:
             hosts=self._admin_hosts,
             timer=self._reactor,
         )
-        site = Site(resource)
-        site.displayTracebacks = False
-        site.log = lambda request: None
-        return site
+        return _QuietSite(resource)  # type: ignore[no-untyped-call]
 
     async def _count_queue(self) -> None:
         queue = await self._core.store.queue()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -27,7 +27,9 @@ class Timer(Protocol):
     """The part of a reactor that keeps time; twisted.internet.task.Clock has it too."""
 
     def seconds(self) -> float: ...
-    def callLater(self, delay: float, callable: object, *args: object, **kw: object) -> object: ...
+    def callLater(
+        self, delay: float, callable: Callable[..., object], *args: object, **kw: object
+    ) -> object: ...
 
 
 class UtcClock(Protocol):

@@ -56,6 +56,8 @@ def _translate(failure: Failure) -> Failure:
         error: Exception = StoreUnavailable("PostgreSQL did not answer in time")
     elif failure.check(ConnectionDead, txpostgres.RollbackFailed, ConnectionDone):
         error = StoreUnavailable("the connection to PostgreSQL was lost")
+    elif failure.check(psycopg2.ProgrammingError):  # also raised by the driver itself, without a code
+        error = StoreRefused(f"{type(failure.value).__name__} ({getattr(failure.value, 'pgcode', None)})")
     elif failure.check(psycopg2.Error):
         error = _by_code(getattr(failure.value, "pgcode", None), type(failure.value).__name__)
     else:

@@ -33,7 +33,7 @@ class DebianPostgresqlTests(UnitTest):
         data = folder / "server" / "data"
         self.run_in_server([binaries / "initdb", "-D", data, "-U", "smsdaemon", "-E", "UTF8"], as_user)
         options = f"-k {data.parent} -c listen_addresses= -c fsync=off"
-        control = [binaries / "pg_ctl", "-D", data, "-l", data.parent / "log", "-w"]
+        control: list[Path | str] = [binaries / "pg_ctl", "-D", data, "-l", data.parent / "log", "-w"]
         self.run_in_server([*control, "-o", options, "start"], as_user)
         self.addCleanup(self.run_in_server, [*control, "-m", "immediate", "stop"], as_user)
         environment = {
@@ -41,7 +41,11 @@ class DebianPostgresqlTests(UnitTest):
             "SMSDAEMON_TEST_DSN": f"host={data.parent} user=smsdaemon dbname=postgres",
             "PYTHONPATH": str(Path(__file__).parents[2]),
         }
-        trial = [Path(sys.executable).with_name("trial"), f"--temp-directory={folder / 'trial'}", *_MODULES]
+        trial: list[Path | str] = [
+            Path(sys.executable).with_name("trial"),
+            f"--temp-directory={folder / 'trial'}",
+            *_MODULES,
+        ]
         done = subprocess.run(trial, env=environment, cwd=folder, capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 0, done.stdout[-4000:] + done.stderr[-1000:])
         self.assertIn("PASSED (successes=", done.stdout)

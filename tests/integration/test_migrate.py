@@ -17,7 +17,7 @@ reactor = cast(Any, _reactor)
 
 
 class MigrateTests(ReactorTest):
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]  # trial awaits it
         dsn = await fresh_database(self)
         self.pool = Pool(dsn=dsn, size=4, reactor=reactor, statement_timeout=5.0)
         self.addCleanup(self.pool.close)

@@ -30,7 +30,7 @@ class PoolTest(ReactorTest):
 
 
 class QueryTests(PoolTest):
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]  # trial awaits it
         self.pool = self.make_pool(await fresh_database(self))
         await self.pool.query("CREATE TABLE t (n integer PRIMARY KEY)")
 

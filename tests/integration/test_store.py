@@ -32,7 +32,7 @@ def sms(sender: str = "+49789789", text: str = "x", target_id: int = 1, **fields
 
 
 class StoreTest(ReactorTest):
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]  # trial awaits it
         self.dsn, self.pool = await migrated_pool(self, size=4)
         self.store = self.make_store(self.pool)
 

@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 class UnitTest(SynchronousTestCase):
     """No reactor, no socket; refuses tests that would never be awaited."""
 
-    def __init_subclass__(cls, **kwargs: object) -> None:
-        super().__init_subclass__(**kwargs)
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         for name, member in vars(cls).items():
             if name.startswith("test") and (
                 inspect.iscoroutinefunction(member) or inspect.isgeneratorfunction(member)
@@ -24,8 +24,8 @@ class ReactorTest(TestCase):
 
     timeout = 60
 
-    def __init_subclass__(cls, **kwargs: object) -> None:
-        super().__init_subclass__(**kwargs)
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         for name, member in vars(cls).items():
             if name.startswith("test") and inspect.isgeneratorfunction(member):
                 raise TypeError(f"{cls.__qualname__}.{name} would never be run")

@@ -51,7 +51,7 @@ class Recorder(Resource):
     isLeaf = True
 
     def __init__(self, answer: Callable[[Request], bytes]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._answer = answer
         self._channels: list[object] = []
         self.received: list[Received] = []

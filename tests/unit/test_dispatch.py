@@ -61,7 +61,7 @@ class ScriptedStore:
 class ScriptedBackend:
     """Answers 200, or as the test says, or when the test says."""
 
-    schemes = ("http",)
+    schemes: Sequence[str] = ("http",)
 
     def __init__(self) -> None:
         self.attempts: list[Delivery] = []
