@@ -205,7 +205,10 @@ class SmsDaemon(Service):
 
 def refuse(problems: Sequence[str]) -> NoReturn:
     """Say what is wrong, a line each, and exit 1; for use before the reactor runs."""
-    sys.stderr.write("".join(f"smsdaemon: {problem}\n" for problem in problems))
+    # Not sys.stderr: once its log has begun, twistd has put that in its place.
+    stream = sys.__stderr__ or sys.stderr
+    stream.write("".join(f"smsdaemon: {problem}\n" for problem in problems))
+    stream.flush()
     raise SystemExit(1)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from twisted.internet.defer import Deferred
 
 from smsdaemon.domain.directory_file import parse
+from smsdaemon.errors import ConfigurationError
 from smsdaemon.store.apply import apply
 from smsdaemon.store.pool import Pool
 
@@ -21,7 +22,11 @@ README.md tells what else there is; Ctrl-C stops."""
 
 def preparation(file: Path, utc_now: Callable[[], datetime]) -> Callable[[Pool], Deferred[Sequence[str]]]:
     """Reads the file now (raises ConfigurationError); what it returns applies it, and says what to try."""
-    directory = parse(file.read_bytes(), file.name)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError([f"{file}: {error.strerror}"]) from None
+    directory = parse(content, file.name)
 
     def prepare(pool: Pool) -> Deferred[Sequence[str]]:
         applied = apply(pool, directory, dry_run=False, prune=False, force=False, now=utc_now())
