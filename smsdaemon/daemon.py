@@ -180,6 +180,9 @@ class SmsDaemon(Service):
 
     async def _go_down(self) -> None:
         parts = self._parts
+        # Asked again while it stops, the reactor would log a traceback; the first one is on its way.
+        for asked in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(asked, lambda *_: None)
         self._systemd.notify("STOPPING=1")
         self._readiness.started = False
         self._doors.wind_down()

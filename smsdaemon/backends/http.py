@@ -212,6 +212,8 @@ def _pool(reactor: Reactor, connections_per_host: int) -> HTTPConnectionPool:
     pool.cachedConnectionTimeout = _IDLE_CONNECTION_SECONDS
     # The number of attempts is ours, and twisted repeats no POST anyway.
     pool.retryAutomatically = False
+    # Else there are two lines in the log for every connection.
+    pool._factory = type("QuietFactory", (pool._factory,), {"noisy": False})  # type: ignore[assignment]
     return pool
 
 

@@ -139,6 +139,9 @@ class _Connection(txpostgres.Connection):  # type: ignore[misc]
             super().doRead()
         except psycopg2.Error:
             self.connectionLost(Failure())
+        except ValueError:
+            # libpq has closed the socket, and the driver does not know yet: there is nothing to watch.
+            self.connectionLost(Failure(psycopg2.InterfaceError("the connection's socket is closed")))
 
     def rows(self, sql: str, params: object = None) -> Deferred[Rows]:
         """Run one statement, or several joined by ``;`` as one transaction; rows of the last one."""
