@@ -15,7 +15,8 @@ from smsdaemon.domain.directory_changes import (
     TargetRow,
 )
 from smsdaemon.store import directory_queries as queries
-from smsdaemon.store.pool import Pool, Rows, Run
+from smsdaemon.store.driver import Rows
+from smsdaemon.store.pool import Pool, Run
 
 HASH_BYTES = 32
 

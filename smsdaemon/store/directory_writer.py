@@ -11,7 +11,8 @@ from attrs import asdict
 
 from smsdaemon.domain.directory_changes import Change, Changes, ConnectorRow, StoredDirectory
 from smsdaemon.store import directory_queries as queries
-from smsdaemon.store.pool import Rows, Run
+from smsdaemon.store.driver import Rows
+from smsdaemon.store.pool import Run
 
 _ROWS_AT_ONCE = 10_000
 

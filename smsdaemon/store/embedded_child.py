@@ -38,7 +38,7 @@ class Postmaster(ProcessProtocol):
         self._reactor = reactor
         self._unread = b""
         self._cause = ""
-        self._recovering = False
+        self._recovering = True  # until it says that it is ready
         self._calls: list[IDelayedCall] = []
         self.has_ended = False
         self.ended: Deferred[str] = Deferred()
@@ -68,8 +68,8 @@ class Postmaster(ProcessProtocol):
 
     def stop(self) -> None:
         """End it: fast, then abruptly (the next start recovers), then by force. See ``ended``."""
-        # PostgreSQL 18.6 never ends when the fast request comes while it starts its processes anew
-        # after one of them was killed (ADR 3); abruptly loses nothing, as it is recovering anyway.
+        # PostgreSQL 18.6 never ends when the fast request comes while it recovers, at its start or
+        # after one of its processes was killed (ADR 3); abruptly loses nothing: it recovers again.
         self._signal(signal.SIGQUIT if self._recovering else signal.SIGINT)
         self._later(_FAST_SHUTDOWN_SECONDS, self._signal, signal.SIGQUIT)
         self._later(_FAST_SHUTDOWN_SECONDS + _ABRUPT_SHUTDOWN_SECONDS, self._signal, signal.SIGKILL)

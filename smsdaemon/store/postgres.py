@@ -26,7 +26,8 @@ from smsdaemon.domain.model import (
 from smsdaemon.ports import Timer, UtcClock
 from smsdaemon.store import queries
 from smsdaemon.store.batch import Batcher
-from smsdaemon.store.pool import Pool, Rows
+from smsdaemon.store.driver import Rows
+from smsdaemon.store.pool import Pool
 
 STATEMENT_SECONDS = 2.5
 """Server-side limit of one statement of the hot path."""

@@ -9,7 +9,8 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 
 from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable
-from smsdaemon.store.pool import Listener, Pool, Run, complete_dsn
+from smsdaemon.store.driver import complete_dsn
+from smsdaemon.store.pool import Listener, Pool, Run
 from tests.support.cases import ReactorTest, UnitTest
 from tests.support.postgres import PrivateServer, fresh_database
 

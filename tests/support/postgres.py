@@ -34,6 +34,7 @@ from smsdaemon.store.embedded_processes import accepting_postmaster, end_process
 _EXTERNAL_DSN = os.environ.pop("SMSDAEMON_TEST_DSN", "")
 
 _PATIENCE_SECONDS = 60.0
+_STOP_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 

@@ -1,0 +1,230 @@
+"""The only module that knows the driver: connections that heal, and its errors in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import psycopg2
+import psycopg2.extensions
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from txpostgres import txpostgres
+from txpostgres.reconnection import ConnectionDead, DeadConnectionDetector
+from txpostgres.retrying import RetryingCall
+
+from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable
+
+T = TypeVar("T")
+Rows = list[tuple[Any, ...]]
+
+CONNECT_SECONDS = 10.0
+"""libpq does not time asynchronous connects itself."""
+
+
+# --- what the driver says, in our words -------------------------------------------------------
+
+
+def _is_dead(failure: Failure) -> bool:
+    """Whether the failure means that the connection is of no more use (not just the statement)."""
+    if failure.check(psycopg2.InterfaceError, txpostgres.RollbackFailed, ConnectionDone):
+        return True
+    if not failure.check(psycopg2.OperationalError):
+        return False
+    code = getattr(failure.value, "pgcode", None)
+    # OperationalError is also what a deadlock or a full disk is; these carry a code.
+    return code is None or code.startswith(("08", "57P"))
+
+
+def translate(failure: Failure) -> Failure:
+    """The driver's error as one of ours, without its text: that may quote the row."""
+    if failure.check(StoreUnavailable, StoreRefused):
+        return failure
+    # txpostgres turns a server-side cancellation (statement_timeout) into CancelledError.
+    if failure.check(CancelledError):
+        error: Exception = StoreUnavailable("PostgreSQL did not answer in time")
+    elif failure.check(ConnectionDead, txpostgres.RollbackFailed, ConnectionDone):
+        error = StoreUnavailable("the connection to PostgreSQL was lost")
+    elif failure.check(psycopg2.ProgrammingError):  # also raised by the driver itself, without a code
+        error = StoreRefused(f"{type(failure.value).__name__} ({getattr(failure.value, 'pgcode', None)})")
+    elif failure.check(psycopg2.Error):
+        error = _by_code(getattr(failure.value, "pgcode", None), type(failure.value).__name__)
+    else:
+        return failure
+    error.__cause__ = failure.value
+    return Failure(error)
+
+
+def _by_code(code: str | None, name: str) -> Exception:
+    if code is None:
+        return StoreUnavailable("the connection to PostgreSQL was lost")
+    if code == "23505" or code.startswith("40"):
+        return StoreConflict(f"{name} ({code})")
+    if code.startswith(("08", "25006", "53", "55", "57", "58", "XX")):
+        return StoreUnavailable(f"{name} ({code})")
+    return StoreRefused(f"{name} ({code})")
+
+
+def complete_dsn(dsn: str, *, statement_timeout: float, name: str = "smsdaemon") -> str:
+    """The DSN with what we rely on: time-outs on the server and the socket, UTF-8, UTC.
+
+    What the operator wrote wins, except for the session's own settings. Raises StoreRefused where
+    libpq does not understand it (the text names no part of it: it may hold a password).
+    """
+    try:
+        given = psycopg2.extensions.parse_dsn(dsn)
+    except psycopg2.ProgrammingError:
+        raise StoreRefused("database.dsn is not a libpq connection string or URI") from None
+    session = (
+        f"-c statement_timeout={int(statement_timeout * 1000)} -c TimeZone=UTC -c DateStyle=ISO"
+        " -c idle_in_transaction_session_timeout=60000"
+    )
+    ours: dict[str, Any] = {
+        "application_name": name,
+        "keepalives_idle": 15,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10000,
+        "connect_timeout": 10,
+    }
+    if "," in given.get("host", ""):
+        ours["target_session_attrs"] = "read-write"
+    merged = {**ours, **given, "client_encoding": "UTF8"}
+    merged["options"] = f"{given.get('options', '')} {session}".strip()
+    return str(psycopg2.extensions.make_dsn(**merged))
+
+
+# --- one connection ---------------------------------------------------------------------------
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds before each try to reconnect, without end."""
+    pause = 0.0
+    while True:
+        yield pause
+        pause = min(2.0, max(0.05, pause * 1.7))
+
+
+class Connection(txpostgres.Connection):  # type: ignore[misc]
+    """A txpostgres connection that gives up connecting after a while and dies without a traceback."""
+
+    def connect(self, *args: Any, **kwargs: Any) -> Deferred[Any]:
+        d: Deferred[Any] = super().connect(*args, **kwargs)
+        if not d.called:
+            late = self.reactor.callLater(CONNECT_SECONDS, self.close)
+
+            def answered(result: T) -> T:
+                if late.active():
+                    late.cancel()
+                return result
+
+            d.addBoth(answered)
+        return d
+
+    def doRead(self) -> None:
+        self._survive(super().doRead)
+
+    def doWrite(self) -> None:
+        self._survive(super().doWrite)
+
+    def _survive(self, progress: Callable[[], None]) -> None:
+        """The end of a connection that nobody waits for shows up when its socket is watched.
+
+        txpostgres lets the driver's error escape into the reactor, which logs a traceback before
+        it tells connectionLost.
+        """
+        try:
+            progress()
+        except psycopg2.Error:
+            self.connectionLost(Failure())
+        except ValueError:
+            # libpq has closed the socket, and the driver does not know yet: there is nothing to watch.
+            self.connectionLost(Failure(psycopg2.InterfaceError("the connection's socket is closed")))
+
+    def rows(self, sql: str, params: object = None) -> Deferred[Rows]:
+        """Run one statement, or several joined by ``;`` as one transaction; rows of the last one."""
+        d: Deferred[Rows] = self._doit(self._rows, sql, params)
+        return d.addErrback(translate)
+
+    def _rows(self, sql: str, params: object) -> Deferred[Rows]:
+        d = self.cursor().execute(sql, params)
+        return d.addCallback(fetch)  # type: ignore[no-any-return]
+
+
+def fetch(cursor: Any) -> Rows:
+    return cursor.fetchall() if cursor.description is not None else []
+
+
+class _Detector(DeadConnectionDetector):  # type: ignore[misc]
+    """txpostgres' detector, which can be told to stop and says when it starts."""
+
+    def __init__(self, reactor: IReactorTime, on_down: Callable[[str], object]) -> None:
+        super().__init__(_is_dead, _pauses, reactor)
+        self._on_down = on_down
+        self._retrying: Deferred[object] | None = None
+        self.stopped = False
+
+    def startReconnecting(self, f: Failure) -> None:
+        if self.stopped:
+            return
+        self._on_down(_first_line(f))
+        call = RetryingCall(self.reconnect)
+        call.reactor = self.reactor
+        self._retrying = call.start(self.reconnectionIterator())
+        self._retrying.addCallback(lambda _: self.connectionRecovered())
+        self._retrying.addErrback(lambda _: None)  # its pauses never end: this is stop()
+
+    def stop(self) -> None:
+        self.stopped = self.connectionIsDead = True
+        if self._retrying is not None:
+            # Raised where a connect is under way; closing the connection ends that.
+            with suppress(txpostgres._CancelInProgress, psycopg2.Error):
+                self._retrying.cancel()
+
+
+class Lifeline:
+    """Keeps one connection alive: says when it is up, reconnects when it is not."""
+
+    def __init__(
+        self,
+        *,
+        dsn: str,
+        reactor: IReactorTime,
+        on_up: Callable[[Connection], object],
+        on_down: Callable[[str], object],
+    ) -> None:
+        # One detector each: with a shared one only a single connection comes back (ADR 1).
+        self._detector = _Detector(reactor, on_down)
+        self._detector.addRecoveryHandler(self._up)
+        self.connection = Connection(reactor, detector=self._detector)
+        self._dsn, self._on_up = dsn, on_up
+        self._connected = False
+
+    @property
+    def alive(self) -> bool:
+        return self._connected and not self._detector.connectionIsDead
+
+    def start(self) -> None:
+        d = self.connection.connect(self._dsn)
+        d.addCallback(lambda _: self._up())
+        # Attached to the first connect too, or a server that is down at our start is never tried again.
+        d.addErrback(self._detector.checkForDeadConnection)
+        d.addErrback(lambda _: None)
+
+    def _up(self) -> None:
+        self._connected = True
+        self._on_up(self.connection)
+
+    def close(self) -> None:
+        self._detector.stop()
+        if self.connection.pollable() is not None:
+            self.connection.close()
+
+
+def _first_line(failure: Failure) -> str:
+    """Why a connection is down, for the log: libpq's words on connecting name no row."""
+    lines = str(failure.value).strip().splitlines()
+    return lines[0] if lines else type(failure.value).__name__
