@@ -1,0 +1,76 @@
+# `make run` and `make test`, as README.md tells; `make help` lists the rest.
+# Needs python3 (3.11 or newer, with venv). Paths are relative: the checkout's may hold a blank.
+
+PYTHON ?= python3
+VENV ?= .venv
+TESTS ?= tests
+
+.PHONY: help run test test-long test-pythons lint format venv bench clean
+
+help:
+	@echo 'make run           the daemon in the foreground, with etc/demo.toml; state in ./var'
+	@echo 'make test          all tests; TESTS=tests.unit for some of them'
+	@echo 'make test-long     what takes longer: all tests on every Python that is here'
+	@echo 'make lint          ruff, mypy --strict, import-linter'
+	@echo 'make bench         the benchmark, as docs/performance.md tells'
+	@echo 'make venv          only the environment; PYTHON=python3.13 VENV=.venv-3.13 for another Python'
+	@echo 'make clean         removes what these have made, except ./var'
+
+# twistd is told once, by SIGTERM, whatever make's process group hears; being ended by it is success.
+run: $(VENV)/installed
+	@$(VENV)/bin/twistd --nodaemon --pidfile= smsdaemon --demo etc/demo.toml & daemon=$$!; \
+	trap 'trap "" HUP INT TERM; kill $$daemon 2>/dev/null' HUP INT TERM; \
+	wait $$daemon 2>/dev/null || wait $$daemon 2>/dev/null || test $$? -gt 128
+
+test: $(VENV)/installed
+	@$(VENV)/bin/python -m tests.support.suite $(TESTS)
+
+test-long: test-pythons
+
+test-pythons:
+	@tests/support/each_python '$(MAKE)'
+
+lint: $(VENV)/linters
+	$(VENV)/bin/ruff check smsdaemon tests twisted
+	$(VENV)/bin/ruff format --check smsdaemon tests twisted
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/linters
+	$(VENV)/bin/ruff check --fix smsdaemon tests twisted
+	$(VENV)/bin/ruff format smsdaemon tests twisted
+
+bench: $(VENV)/installed
+	@$(VENV)/bin/python -m tests.bench.bench
+
+venv: $(VENV)/installed
+
+clean:
+	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf _trial_temp* .coverage twisted/plugins/dropin.cache
+	find smsdaemon tests twisted -name __pycache__ -prune -exec rm -rf {} +
+
+# --- the environment ----------------------------------------------------------------------------
+
+# In an editable install Twisted finds plugins in compat mode only.
+INSTALL = $(VENV)/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
+          --config-settings editable_mode=compat --editable
+
+# The programs in it name the folder: in a checkout that was moved it is made anew. Otherwise a change of
+# setup.cfg only installs into it, so that what is being used goes on.
+ifneq ($(file < $(VENV)/installed),$(CURDIR))
+$(VENV)/installed: anew
+endif
+.PHONY: anew
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11) and "smsdaemon needs Python 3.11 or newer")'
+	@echo 'making $(VENV) …'
+	@test "$$(cat $(VENV)/folder 2>/dev/null)" = "$$(pwd -P)" || '$(PYTHON)' -m venv --clear $(VENV)
+	@pwd -P > $(VENV)/folder
+	@$(INSTALL) '.[embedded,test]'
+	@cp $(VENV)/folder $@
+
+$(VENV)/linters: $(VENV)/installed
+	@$(INSTALL) '.[embedded,test,lint]'
+	@touch $@
