@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-TESTS ?= tests
+TESTS ?=
 
 .PHONY: help run test test-long test-pythons lint format venv bench clean
 

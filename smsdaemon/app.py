@@ -66,39 +66,24 @@ def _database(settings: Settings, reactor: Any) -> tuple[EmbeddedPostgres | None
 def _parts(
     settings: Settings, embedded: EmbeddedPostgres | None, dsn: str, reactor: Any
 ) -> tuple[Parts, Metrics]:
-    routing = settings.routing
     metrics = Metrics(utc_now)
     pool = _pool(dsn, settings.database.pool, reactor)
     store = PostgresStore(
         pool=pool,
         timer=reactor,
         utc_now=utc_now,
-        lease_seconds=routing.lease,
-        first_delay_seconds=routing.retry_schedule[0],
+        lease_seconds=settings.routing.lease,
+        first_delay_seconds=settings.routing.retry_schedule[0],
     )
     http_backend = HttpBackend(
-        reactor=reactor, now=utc_now, timeout=routing.timeout, connections_per_host=routing.concurrency
+        reactor=reactor,
+        now=utc_now,
+        timeout=settings.routing.timeout,
+        connections_per_host=settings.routing.concurrency,
     )
-    log_backend = LogBackend(message_text=settings.log.message_text)
-    # The directory wakes the dispatcher, which reads the directory.
-    wake: list[Dispatcher] = []
-
-    def changed() -> None:
-        for sleeper in wake:
-            sleeper.look()
-
-    directory = DirectorySnapshot(pool=pool, reactor=reactor, on_change=[changed])
-    dispatcher = Dispatcher(
-        store=store,
-        directory=directory,
-        backends={scheme: backend for backend in (http_backend, log_backend) for scheme in backend.schemes},
-        terms=_terms(settings),
-        timer=reactor,
-        utc_now=utc_now,
-        jitter=lambda: random.uniform(-1, 1),
-        observer=metrics,
-    )
-    wake.append(dispatcher)
+    directory = DirectorySnapshot(pool=pool, reactor=reactor)
+    dispatcher = _dispatcher(settings, store, directory, http_backend, metrics, reactor)
+    directory.follow(dispatcher.look)  # the dispatcher reads the directory, and is woken by it
     listener = Listener(
         dsn=dsn,
         channels={CHANNEL: directory.refresh, DELIVERY_CHANNEL: dispatcher.look},
@@ -117,6 +102,27 @@ def _parts(
         requests=InFlight(),
     )
     return parts, metrics
+
+
+def _dispatcher(
+    settings: Settings,
+    store: PostgresStore,
+    directory: DirectorySnapshot,
+    http_backend: HttpBackend,
+    metrics: Metrics,
+    reactor: Any,
+) -> Dispatcher:
+    backends = (http_backend, LogBackend(message_text=settings.log.message_text))
+    return Dispatcher(
+        store=store,
+        directory=directory,
+        backends={scheme: backend for backend in backends for scheme in backend.schemes},
+        terms=_terms(settings),
+        timer=reactor,
+        utc_now=utc_now,
+        jitter=lambda: random.uniform(-1, 1),
+        observer=metrics,
+    )
 
 
 def _pool(dsn: str, size: int, reactor: Any) -> Pool:

@@ -107,6 +107,7 @@ class SmsDaemon(Service):
         super().startService()  # type: ignore[no-untyped-call]
         # Without a handler it would end the process; there is nothing to read anew (contract 4).
         signal.signal(signal.SIGHUP, lambda *_: None)
+        self._reactor.callWhenRunning(stop_once)
         self._coming_up = ensureDeferred(self._come_up())
         self._coming_up.addErrback(self._cannot_run)
 
@@ -180,9 +181,6 @@ class SmsDaemon(Service):
 
     async def _go_down(self) -> None:
         parts = self._parts
-        # Asked again while it stops, the reactor would log a traceback; the first one is on its way.
-        for asked in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(asked, lambda *_: None)
         self._systemd.notify("STOPPING=1")
         self._readiness.started = False
         self._doors.wind_down()
@@ -204,6 +202,25 @@ class SmsDaemon(Service):
             await parts.embedded.stop()
         parts.lock.release()
         self._log.info("stopped")
+
+
+def stop_once() -> None:
+    """Have the reactor hear the first SIGTERM or SIGINT only; the second would log a traceback."""
+    asked = False
+
+    def first_only(reactors: Any) -> Callable[[int, Any], None]:
+        def heard(number: int, frame: Any) -> None:
+            nonlocal asked
+            if not asked:
+                asked = True
+                reactors(number, frame)
+
+        return heard
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        theirs = signal.getsignal(number)
+        if callable(theirs):
+            signal.signal(number, first_only(theirs))
 
 
 def refuse(problems: Sequence[str]) -> NoReturn:

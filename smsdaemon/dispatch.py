@@ -292,7 +292,9 @@ class Dispatcher:
             self.take(delivery)
 
     def _not_claimed(self, failure: Failure) -> None:
-        failure.trap(StoreUnavailable)  # it says so itself; the next look is not far
+        failure.trap(StoreUnavailable, StoreRefused)
+        if failure.check(StoreRefused):  # the other says so itself, and the next look is not far
+            self._log.error("asking for what is due was refused: {why}", why=str(failure.value))
 
     def _looked(self, result: object) -> None:
         self._looking = False

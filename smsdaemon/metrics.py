@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
@@ -16,6 +17,15 @@ _ACCEPT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 _DELIVERY_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 _KINDS = ("acd_group", "application")
 _OUTCOMES = ("delivered", "retry", "dead")
+
+
+def _seconds(what: str, text: str, buckets: Sequence[float], registry: CollectorRegistry) -> Histogram:
+    return Histogram(f"smsdaemon_{what}_seconds", text, buckets=buckets, registry=registry)
+
+
+def _unset(what: str, text: str) -> Gauge:
+    """A gauge that is registered with its first value."""
+    return Gauge(f"smsdaemon_{what}_seconds", text, registry=None)
 
 
 class Metrics:
@@ -46,17 +56,11 @@ class Metrics:
             for kind in _KINDS
             for outcome in _OUTCOMES
         }
-        self._accept_seconds = Histogram(
-            "smsdaemon_accept_seconds",
-            "From a request's arrival to its 200.",
-            buckets=_ACCEPT_BUCKETS,
-            registry=registry,
+        self._accept_seconds = _seconds(
+            "accept", "From a request's arrival to its 200.", _ACCEPT_BUCKETS, registry
         )
-        self._delivery_seconds = Histogram(
-            "smsdaemon_delivery_seconds",
-            "From an SMS' acceptance to its target's 2xx.",
-            buckets=_DELIVERY_BUCKETS,
-            registry=registry,
+        self._delivery_seconds = _seconds(
+            "delivery", "From an SMS' acceptance to its target's 2xx.", _DELIVERY_BUCKETS, registry
         )
         self._queue = Gauge(
             "smsdaemon_queue_messages",
@@ -64,16 +68,10 @@ class Metrics:
             ["state"],
             registry=registry,
         )
-        self._oldest_pending = Gauge(
-            "smsdaemon_oldest_pending_seconds",
-            "How long the oldest delivery that has not ended has been waiting.",
-            registry=None,
+        self._oldest_pending = _unset(
+            "oldest_pending", "How long the oldest delivery that has not ended has been waiting."
         )
-        self._certificate_expiry = Gauge(
-            "smsdaemon_certificate_expiry_seconds",
-            "Until the certificate of [https] expires.",
-            registry=None,
-        )
+        self._certificate_expiry = _unset("certificate_expiry", "Until the certificate of [https] expires.")
         self._certificate_not_after: datetime | None = None
         self._shown: set[Gauge] = set()
 

@@ -37,7 +37,7 @@ class DirectorySnapshot:
     ) -> None:
         """``on_change``: called after each time that the snapshot was replaced."""
         self._log = Logger(namespace="smsdaemon.store")
-        self._pool, self._reactor, self._on_change = pool, reactor, tuple(on_change)
+        self._pool, self._reactor, self._on_change = pool, reactor, list(on_change)
         self._directory: Directory | None = None
         self._first: Deferred[None] | None = None
         self._reading: Deferred[None] | None = None
@@ -56,6 +56,10 @@ class DirectorySnapshot:
         if self._directory is None:
             raise StoreUnavailable("the directory is not loaded yet")
         return self._directory
+
+    def follow(self, changed: Callable[[], object]) -> None:
+        """Have ``changed`` called too after each replacement."""
+        self._on_change.append(changed)
 
     def start(self) -> Deferred[None]:
         """Fires when the first snapshot is there, however long PostgreSQL is away; stop cancels it."""

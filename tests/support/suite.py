@@ -1,8 +1,9 @@
 """`make test`: runs trial, searches what was printed for secrets, and says how many tests passed.
 
-    python -m tests.support.suite [what trial is to run, "tests" by default]
+    python -m tests.support.suite [what trial is to run, by default everything]
 
-The search is a second run of trial, so that it also sees the end of the first one's output.
+Everything goes in two runs side by side, since tests wait more than they compute: what starts daemons
+in one, the rest in the other. The search is a run of its own, so that it also sees the others' ends.
 """
 
 from __future__ import annotations
@@ -10,56 +11,80 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from tests.support.trial_counts import Counts, counts
 
-FOLDER = Path("_trial_temp")
+TESTS = Path("tests")
+WITH_DAEMONS = ["tests.e2e", "tests.faults"]
 SEARCH = "tests.support.output_search"
 PRINTED_IN = "TRIAL_PRINTED_IN"
-"""Environment variable that tells the search where to look."""
+"""Environment variable that tells the search in which folders to look, one a line."""
 
 
 def main(arguments: list[str]) -> int:
+    runs = [arguments] if arguments else [WITH_DAEMONS, _all_others()]
     try:
-        counted = _tests(arguments or ["tests"]) + _search()
+        counted = _side_by_side(runs)
     except KeyboardInterrupt:
         return 130
     print(counted)
     return 1 if counted.failed else 0
 
 
-def _tests(arguments: list[str]) -> Counts:
-    status, printed = _trial(FOLDER, arguments, {})
-    if FOLDER.is_dir():
-        (FOLDER / "printed.log").write_bytes(printed)
-    return counts(printed.decode(errors="replace"), status)
+def _all_others() -> list[str]:
+    packages = sorted({path.parent.name for path in TESTS.glob("*/test_*.py")})
+    return [name for name in (f"tests.{package}" for package in packages) if name not in WITH_DAEMONS]
 
 
-def _search() -> Counts:
-    environment = {PRINTED_IN: str(FOLDER.absolute())}
-    status, printed = _trial(FOLDER.with_name("_trial_temp_search"), [SEARCH], environment)
-    return counts(printed.decode(errors="replace"), status)
+def _side_by_side(runs: Sequence[list[str]]) -> Counts:
+    """Run them at once, show their output one after the other, search it, and count."""
+    started = [_Trial(Path("_trial_temp" + "_2" * n), tests) for n, tests in enumerate(runs)]
+    counted = [trial.follow() for trial in started]
+    folders = "\n".join(str(trial.folder.absolute()) for trial in started)
+    search = _Trial(Path("_trial_temp_search"), [SEARCH], {PRINTED_IN: folders})
+    return sum(counted, search.follow())
 
 
-def _trial(folder: Path, arguments: list[str], environment: Mapping[str, str]) -> tuple[int, bytes]:
-    """Run trial, and pass on what it prints; its exit status and that."""
-    command = [sys.executable, "-m", "twisted.trial", f"--temp-directory={folder}", *arguments]
-    printed = bytearray()
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, **environment},
-    ) as trial:
-        assert trial.stdout is not None
-        while piece := os.read(trial.stdout.fileno(), 65536):
+class _Trial:
+    """A run of trial, started at once."""
+
+    def __init__(self, folder: Path, tests: list[str], environment: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self._printed: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (read while it is written)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "twisted.trial", f"--temp-directory={folder}", *tests],
+            stdin=subprocess.DEVNULL,
+            stdout=self._printed,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+        )
+
+    def follow(self) -> Counts:
+        """Show what it prints until it ends, and keep that in its folder for the search."""
+        printed = bytearray()
+        while True:
+            ended = self._process.poll() is not None
+            piece = os.pread(self._printed.fileno(), 1 << 20, len(printed))
             printed += piece
             sys.stdout.buffer.write(piece)
             sys.stdout.flush()
-    return trial.returncode, bytes(printed)
+            if ended and not piece:
+                break
+            if not piece:
+                self._wait_a_moment()
+        if self.folder.is_dir():
+            (self.folder / "printed.log").write_bytes(printed)
+        return counts(printed.decode(errors="replace"), self._process.returncode)
+
+    def _wait_a_moment(self) -> None:
+        try:
+            self._process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            return
 
 
 if __name__ == "__main__":
