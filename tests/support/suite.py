@@ -9,6 +9,7 @@ in one, the rest in the other. The search is a run of its own, so that it also s
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,9 @@ PRINTED_IN = "TRIAL_PRINTED_IN"
 
 def main(arguments: list[str]) -> int:
     runs = [arguments] if arguments else [WITH_DAEMONS, _all_others()]
+    # Who runs this in the background has it ignore Ctrl-C, and with it every process that tests start
+    # and stop like that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         counted = _side_by_side(runs)
     except KeyboardInterrupt:
