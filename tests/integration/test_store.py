@@ -335,6 +335,16 @@ class QueueTests(StoreTest):
             await self.store.settle(delivery, Delivered())
         self.assertEqual((await self.count("message"), await self.count("ended_delivery")), (2, 2))
 
+    async def test_sms_of_a_clock_that_was_ahead_do_not_hinder_when_their_month_comes(self) -> None:
+        at = datetime(2099, 1, 10, tzinfo=UTC)
+        ahead = sms(id=uuid7(at), received_at=at)
+        await self.store.settle(await self.leased(ahead), Delivered())
+        await self.pool.query("SELECT make_partitions('2099-01-01T00:00Z')")
+        later = sms(sender="+2", id=uuid7(at), received_at=at)
+        await self.store.settle(await self.leased(later), Delivered())
+        rows = await self.pool.query("SELECT id FROM message ORDER BY id")
+        self.assertEqual(rows, sorted([(str(ahead.id),), (str(later.id),)]))
+
     async def test_ids_of_the_present_land_in_the_partition_of_their_month(self) -> None:
         await self.leased(sms())
         month = utc_now().strftime("%Y%m")
