@@ -1,4 +1,4 @@
-"""All tests. Hypothesis does not time its examples: a machine that runs other tests beside is slow at times."""
+"""All tests. Hypothesis does not time its examples: a machine that does more at once is slow at times."""
 
 from hypothesis import settings
 
