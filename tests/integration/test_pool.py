@@ -52,7 +52,7 @@ class QueryTests(PoolTest):
         for _ in range(10):
             await self.assertFailure(self.pool.transaction(fails), ValueError)
         self.assertEqual(await self.pool.query("SELECT n FROM t"), [])
-        self.assertEqual(self.pool.alive, 3)
+        await self.until_alive(self.pool, 3)
 
     async def test_errors_are_ours_and_quote_no_value(self) -> None:
         await self.pool.query("INSERT INTO t VALUES (7654321)")
