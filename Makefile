@@ -4,13 +4,21 @@
 PYTHON ?= python3
 VENV ?= .venv
 TESTS ?=
+# Of make chaos; no SEED: any.
+SECONDS ?= 60
+SEED ?=
+WORKERS ?= 2
+BREAK ?=
 
-.PHONY: help run test test-long test-pythons lint format venv bench clean
+.PHONY: help run test test-long test-pythons chaos chaos-broken lint format venv bench clean
 
 help:
 	@echo 'make run           the daemon in the foreground, with etc/demo.toml; state in ./var'
 	@echo 'make test          all tests; TESTS=tests.unit for some of them'
 	@echo 'make test-long     what takes longer: all tests on every Python that is here'
+	@echo 'make chaos         kills, stops and cuts everything, and checks that nothing was lost;'
+	@echo '                   SECONDS=1800 SEED=1 WORKERS=2; BREAK=NAME with a promise broken on purpose'
+	@echo 'make chaos-broken  each promise broken in turn: whether the checks see it'
 	@echo 'make lint          ruff, mypy --strict, import-linter'
 	@echo 'make bench         the benchmark, as docs/performance.md tells'
 	@echo 'make venv          only the environment; PYTHON=python3.13 VENV=.venv-3.13 for another Python'
@@ -26,9 +34,18 @@ test: $(VENV)/installed
 	@$(VENV)/bin/python -m tests.support.suite $(TESTS)
 
 test-long: test-pythons
+	@$(MAKE) --no-print-directory chaos SECONDS=300
+	@$(MAKE) --no-print-directory chaos-broken
 
 test-pythons:
 	@tests/support/each_python '$(MAKE)'
+
+chaos: $(VENV)/installed
+	@$(VENV)/bin/python -m tests.chaos --seconds '$(SECONDS)' --workers '$(WORKERS)' --broken '$(BREAK)' \
+	  $(if $(SEED),--seed '$(SEED)')
+
+chaos-broken: $(VENV)/installed
+	@$(VENV)/bin/python -m tests.chaos.all_broken
 
 lint: $(VENV)/linters
 	$(VENV)/bin/ruff check smsdaemon tests twisted

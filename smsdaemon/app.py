@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any, TextIO
 
-from smsdaemon import demo
-from smsdaemon.backends.http import HttpBackend
-from smsdaemon.backends.log import LogBackend
-from smsdaemon.daemon import Parts, Readiness, SmsDaemon
-from smsdaemon.deferreds import InFlight
-from smsdaemon.dispatch import Dispatcher, Terms
-from smsdaemon.domain.backoff import RetryPolicy
-from smsdaemon.doors import Doors, utc_now
+from prometheus_client import CollectorRegistry
+
+from smsdaemon import demo, workers
+from smsdaemon.daemon import Parts, SmsDaemon
+from smsdaemon.doors import AdminDoor, certificate_pair, openings, utc_now
 from smsdaemon.errors import ConfigurationError, SmsDaemonError
-from smsdaemon.metrics import Metrics
+from smsdaemon.health import DaemonHealth
+from smsdaemon.metrics import Gauges, Metrics, shared_folder, summed
 from smsdaemon.settings import Settings
 from smsdaemon.statedir import DaemonLock, make_state_dir
-from smsdaemon.store.directory import CHANNEL, DirectorySnapshot
+from smsdaemon.status_file import StatusFile
 from smsdaemon.store.embedded import EmbeddedPostgres, problems
-from smsdaemon.store.pool import Listener, Pool
-from smsdaemon.store.postgres import STATEMENT_SECONDS, PostgresStore
-
-DELIVERY_CHANNEL = "smsdaemon_delivery"
-"""Notified by the command when it made deliveries due (redeliver)."""
-IN_MEMORY = 2000
-"""Attempts in flight at once, to all targets together."""
+from smsdaemon.store.safety import GuaranteeInForce
+from smsdaemon.upkeep import Upkeep
+from smsdaemon.web import tls
+from smsdaemon.worker_channel import Charge
+from smsdaemon.worker_parts import make_pool, make_worker
+from smsdaemon.workers import Alone, Crew
+from smsdaemon.workers_processes import WorkerProcesses
 
 
 def build(settings: Settings, *, reactor: Any, out: TextIO, demo_file: Path | None) -> SmsDaemon:
@@ -35,15 +32,17 @@ def build(settings: Settings, *, reactor: Any, out: TextIO, demo_file: Path | No
     ``demo_file``: a directory to apply at start. Raises ConfigurationError.
     """
     embedded, dsn = _database(settings, reactor)
-    parts, metrics = _parts(settings, embedded, dsn, reactor)
-    readiness = Readiness(parts.pool, parts.directory)
-    doors = Doors(settings=settings, core=parts, metrics=metrics, ready=readiness, reactor=reactor)
+    lock = DaemonLock(settings.state_dir)
+    if workers.count(settings) == 1:
+        metrics = Metrics()
+        gauges = _gauges(settings, metrics.registry)
+        crew: Crew = Alone(make_worker(settings, 1, dsn=dsn, metrics=metrics, reactor=reactor))
+    else:
+        gauges = _gauges(settings, summed(shared_folder(settings.state_dir)))
+        crew = _processes(settings, dsn, lock, gauges, reactor)
     return SmsDaemon(
-        parts=parts,
-        readiness=readiness,
-        doors=doors,
+        parts=_parts(settings, embedded, dsn, lock, crew, gauges, reactor),
         prepare=None if demo_file is None else demo.preparation(demo_file, utc_now),
-        shutdown_seconds=settings.shutdown_seconds,
         reactor=reactor,
         out=out,
     )
@@ -63,80 +62,51 @@ def _database(settings: Settings, reactor: Any) -> tuple[EmbeddedPostgres | None
         raise ConfigurationError([str(error)]) from error
 
 
+def _gauges(settings: Settings, events: CollectorRegistry) -> Gauges:
+    gauges = Gauges(utc_now, events)
+    pair = certificate_pair(settings)
+    if pair is not None:
+        gauges.certificate(tls.expiry(pair[0]))
+    return gauges
+
+
+def _processes(
+    settings: Settings, dsn: str, lock: DaemonLock, gauges: Gauges, reactor: Any
+) -> WorkerProcesses:
+    pair = certificate_pair(settings)
+    if pair is not None:
+        tls.server_context(*pair)  # what is wrong with it is to stop the start, not each worker's
+    return WorkerProcesses(
+        count=workers.count(settings),
+        charge=Charge(number=0, supervisor=0, settings=settings, dsn=dsn, endpoints=()),
+        lock=lock,
+        on_restart=gauges.worker_restarted,
+        reactor=reactor,
+    )
+
+
 def _parts(
-    settings: Settings, embedded: EmbeddedPostgres | None, dsn: str, reactor: Any
-) -> tuple[Parts, Metrics]:
-    metrics = Metrics(utc_now)
-    pool = _pool(dsn, settings.database.pool, reactor)
-    store = PostgresStore(
-        pool=pool,
-        timer=reactor,
-        utc_now=utc_now,
-        lease_seconds=settings.routing.lease,
-        first_delay_seconds=settings.routing.retry_schedule[0],
-    )
-    http_backend = HttpBackend(
-        reactor=reactor,
-        now=utc_now,
-        timeout=settings.routing.timeout,
-        connections_per_host=settings.routing.concurrency,
-    )
-    directory = DirectorySnapshot(pool=pool, reactor=reactor)
-    dispatcher = _dispatcher(settings, store, directory, http_backend, metrics, reactor)
-    directory.follow(dispatcher.look)  # the dispatcher reads the directory, and is woken by it
-    listener = Listener(
-        dsn=dsn,
-        channels={CHANNEL: directory.refresh, DELIVERY_CHANNEL: dispatcher.look},
-        on_listening=directory.refresh,
-        reactor=reactor,
-    )
-    parts = Parts(
-        lock=DaemonLock(settings.state_dir),
+    settings: Settings,
+    embedded: EmbeddedPostgres | None,
+    dsn: str,
+    lock: DaemonLock,
+    crew: Crew,
+    gauges: Gauges,
+    reactor: Any,
+) -> Parts:
+    pool = make_pool(dsn, 1, reactor)
+    guarantee = GuaranteeInForce(pool=pool, allow_unsafe=settings.database.allow_unsafe)
+    health = DaemonHealth(crew=crew, pool=pool, guarantee=guarantee, gauges=gauges)
+    admin = AdminDoor(gauges=gauges, health=health, reactor=reactor)
+    return Parts(
+        lock=lock,
         embedded=embedded,
         pool=pool,
-        listener=listener,
-        directory=directory,
-        store=store,
-        http_backend=http_backend,
-        dispatcher=dispatcher,
-        requests=InFlight(),
-    )
-    return parts, metrics
-
-
-def _dispatcher(
-    settings: Settings,
-    store: PostgresStore,
-    directory: DirectorySnapshot,
-    http_backend: HttpBackend,
-    metrics: Metrics,
-    reactor: Any,
-) -> Dispatcher:
-    backends = (http_backend, LogBackend(message_text=settings.log.message_text))
-    return Dispatcher(
-        store=store,
-        directory=directory,
-        backends={scheme: backend for backend in backends for scheme in backend.schemes},
-        terms=_terms(settings),
-        timer=reactor,
-        utc_now=utc_now,
-        jitter=lambda: random.uniform(-1, 1),
-        observer=metrics,
-    )
-
-
-def _pool(dsn: str, size: int, reactor: Any) -> Pool:
-    try:
-        return Pool(dsn=dsn, size=size, reactor=reactor, statement_timeout=STATEMENT_SECONDS)
-    except SmsDaemonError as error:
-        raise ConfigurationError([str(error)]) from error
-
-
-def _terms(settings: Settings) -> Terms:
-    routing = settings.routing
-    return Terms(
-        retry=RetryPolicy(schedule=routing.retry_schedule, give_up_after=routing.give_up_after),
-        per_target=routing.concurrency,
-        in_all=max(IN_MEMORY, routing.concurrency),
-        lease_seconds=routing.lease,
+        guarantee=guarantee,
+        upkeep=Upkeep(pool=pool, guarantee=guarantee, reactor=reactor),
+        crew=crew,
+        health=health,
+        status=StatusFile(settings.state_dir),
+        admin=admin,
+        openings=openings(settings, crew.factories, admin.factory),
     )

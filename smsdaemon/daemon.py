@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -16,54 +16,50 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from smsdaemon.backends.http import HttpBackend
-from smsdaemon.deferreds import InFlight
-from smsdaemon.dispatch import Dispatcher
-from smsdaemon.doors import Doors
-from smsdaemon.errors import ConfigurationError, EmbeddedPostgresError, SchemaMismatch, SmsDaemonError
-from smsdaemon.listening import Listening, bind
+from smsdaemon.doors import AdminDoor
+from smsdaemon.errors import (
+    ConfigurationError,
+    EmbeddedPostgresError,
+    SchemaMismatch,
+    SmsDaemonError,
+    UnsafeDatabase,
+)
+from smsdaemon.health import DaemonHealth
+from smsdaemon.listening import Listening, Opening, bind
 from smsdaemon.statedir import DaemonLock
-from smsdaemon.store.directory import DirectorySnapshot
+from smsdaemon.status_file import WRITE_SECONDS, StatusFile
 from smsdaemon.store.embedded import EmbeddedPostgres
 from smsdaemon.store.migrate import migrate
-from smsdaemon.store.pool import Listener, Pool
-from smsdaemon.store.postgres import PostgresStore
+from smsdaemon.store.pool import Pool
+from smsdaemon.store.safety import GuaranteeInForce
+from smsdaemon.upkeep import Upkeep
+from smsdaemon.workers import Crew
 
-UPKEEP_SECONDS = 3600.0
 AGAIN_SECONDS = 1.0
+LOOK_SECONDS = 0.02
+"""Whether it can accept, until it can."""
+OTHERS_SECONDS = 5.0
+"""How long the first worker that accepts keeps the ready line waiting for the others: who connects
+now is served by those that are there, for as long as the connection lasts."""
+EXPECTED = (SchemaMismatch, EmbeddedPostgresError, ConfigurationError, UnsafeDatabase)
+"""What keeps the daemon from running and is no bug."""
 
 
 @frozen(kw_only=True)
 class Parts:
-    """What runs, in the order in which it is started."""
+    """What the daemon's own process has, besides what its crew has."""
 
     lock: DaemonLock
     embedded: EmbeddedPostgres | None
     pool: Pool
-    listener: Listener
-    directory: DirectorySnapshot
-    store: PostgresStore
-    http_backend: HttpBackend
-    dispatcher: Dispatcher
-    requests: InFlight
-    """Acceptances under way."""
-
-
-class Readiness:
-    """Whether the daemon can accept; asked by health pages."""
-
-    def __init__(self, pool: Pool, directory: DirectorySnapshot) -> None:
-        self._pool, self._directory = pool, directory
-        self.started = False
-
-    def database(self) -> bool:
-        return self._pool.alive > 0
-
-    def directory(self) -> bool:
-        return self._directory.loaded
-
-    def __call__(self) -> bool:
-        return self.started and self.database() and self.directory()
+    """For the schema, upkeep and gauges; the crew has its own."""
+    guarantee: GuaranteeInForce
+    upkeep: Upkeep
+    crew: Crew
+    health: DaemonHealth
+    status: StatusFile
+    admin: AdminDoor
+    openings: Sequence[Opening]
 
 
 class SmsDaemon(Service):
@@ -75,32 +71,32 @@ class SmsDaemon(Service):
         self,
         *,
         parts: Parts,
-        readiness: Readiness,
-        doors: Doors,
         prepare: Callable[[Pool], Deferred[Sequence[str]]] | None,
-        shutdown_seconds: float,
         reactor: Any,
         out: TextIO,
     ) -> None:
         """``prepare`` runs once the schema is there (the demo); its lines follow the ready line."""
-        self._parts, self._readiness, self._doors, self._prepare = parts, readiness, doors, prepare
-        self._shutdown_seconds, self._reactor, self._out = shutdown_seconds, reactor, out
+        self._parts, self._prepare = parts, prepare
+        self._reactor, self._out = reactor, out
         self._log = Logger(namespace="smsdaemon")
         self._systemd = sdnotify.SystemdNotifier()
         self._listening: Listening | None = None
-        self._coming_up: Deferred[None] | None = None
-        self._upkeep = LoopingCall(self._keep_up)
-        self._upkeep.clock = reactor
+        self._coming_up: list[Deferred[None]] = []
+        self._announced: Deferred[None] = Deferred()
+        self._telling = LoopingCall(self._tell)
+        self._telling.clock = reactor
 
     # --- start --------------------------------------------------------------------------------
 
     def privilegedStartService(self) -> None:
+        parts = self._parts
         try:
-            self._parts.lock.acquire()
-            self._listening = bind(self._doors.openings, self._reactor)
+            parts.lock.acquire()
+            self._listening = bind(parts.openings, self._reactor)
+            parts.crew.bound(self._listening)
         except ConfigurationError as error:
             refuse(error.problems)
-        self._doors.bound(self._listening)
+        parts.admin.bound(self._listening)
         super().privilegedStartService()  # type: ignore[no-untyped-call]
 
     def startService(self) -> None:
@@ -108,25 +104,29 @@ class SmsDaemon(Service):
         # Without a handler it would end the process; there is nothing to read anew (contract 4).
         signal.signal(signal.SIGHUP, lambda *_: None)
         self._reactor.callWhenRunning(stop_once)
-        self._coming_up = ensureDeferred(self._come_up())
-        self._coming_up.addErrback(self._cannot_run)
+        self._reactor.callWhenRunning(self._start)
+
+    def _start(self) -> None:
+        self._parts.crew.start(self.give_up)
+        for step in (self._come_up(), self._announce()):
+            begun = ensureDeferred(step)
+            self._coming_up.append(begun)
+            begun.addErrback(self._cannot_run)
+        self._telling.start(WRITE_SECONDS).addErrback(self._failed)
 
     async def _come_up(self) -> None:
+        """Everything that needs PostgreSQL, in order."""
         parts = self._parts
         if parts.embedded is not None:
             await parts.embedded.start()
         parts.pool.start()
+        await self._until_done(lambda: ensureDeferred(parts.guarantee.check()))
         await self._until_done(lambda: migrate(parts.pool))
         lines = await self._prepare(parts.pool) if self._prepare is not None else []
-        parts.listener.start()
-        await parts.directory.start()
-        parts.dispatcher.start()
-        self._upkeep.start(UPKEEP_SECONDS, now=False).addErrback(self._failed)
-        # What lives now lives to the end; the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        self._readiness.started = True
-        self._announce(lines)
+        parts.crew.database_ready()
+        parts.upkeep.start()
+        await self._announced
+        self._print(lines)
 
     async def _until_done(self, step: Callable[[], Deferred[Any]]) -> None:
         said = ""
@@ -134,44 +134,61 @@ class SmsDaemon(Service):
             try:
                 await step()
                 return
-            except SchemaMismatch:
+            except EXPECTED:
                 raise
             except SmsDaemonError as error:
+                if self._parts.health.stopping:  # the store's word for being cancelled
+                    raise CancelledError from None
                 if str(error) != said:
                     self._log.warn("waiting for PostgreSQL: {why}", why=str(error))
                     said = str(error)
             await deferLater(self._reactor, AGAIN_SECONDS)
 
-    def _announce(self, lines: Sequence[str]) -> None:
+    async def _announce(self) -> None:
+        while not self._parts.health.accepts():
+            await deferLater(self._reactor, LOOK_SECONDS)
+        until = self._reactor.seconds() + OTHERS_SECONDS
+        while not self._all_accept() and self._reactor.seconds() < until:
+            await deferLater(self._reactor, LOOK_SECONDS)
         urls = " ".join(self._listening.urls()) if self._listening is not None else ""
-        # For people and for whoever started us: raw, so that the line begins as promised.
-        self._out.write("".join(f"{line}\n" for line in [f"smsdaemon ready: {urls}", *lines]))
-        self._out.flush()
+        self._tell()
+        self._print([f"smsdaemon ready: {urls}"])
         self._systemd.notify("READY=1")
+        self._announced.callback(None)
+
+    def _all_accept(self) -> bool:
+        return all(worker.accepts for worker in self._parts.crew.workers())
+
+    def _print(self, lines: Sequence[str]) -> None:
+        # For people and for whoever started us: raw, so that the line begins as promised.
+        self._out.write("".join(f"{line}\n" for line in lines))
+        self._out.flush()
 
     def _cannot_run(self, failure: Failure) -> None:
         if failure.check(CancelledError):
             return
-        if failure.check(SchemaMismatch, EmbeddedPostgresError, ConfigurationError):
-            self._log.critical("cannot run: {why}", why=str(failure.value))
+        if failure.check(*EXPECTED):
+            self.give_up(str(failure.value))
         else:
             self._log.failure("cannot run", failure=failure)
+            exit_with(self._reactor, 1)
+
+    def give_up(self, why: str) -> None:
+        """End in order, with exit status 1."""
+        for line in why.splitlines():
+            self._log.critical("cannot run: {why}", why=line)
         exit_with(self._reactor, 1)
 
-    # --- upkeep -------------------------------------------------------------------------------
+    # --- what it tells ------------------------------------------------------------------------
 
-    def _keep_up(self) -> Deferred[None]:
-        return ensureDeferred(self._upkeep_once())
-
-    async def _upkeep_once(self) -> None:
+    def _tell(self) -> None:
         try:
-            await migrate(self._parts.pool)  # makes the coming months' partitions
-            await self._parts.store.forget_repeats()
-        except SmsDaemonError as error:
-            self._log.warn("upkeep failed, next try in an hour: {why}", why=str(error))
+            self._parts.status.write(self._parts.health.document())
+        except OSError as error:
+            self._log.warn("the status file cannot be written: {why}", why=error.strerror)
 
     def _failed(self, failure: Failure) -> None:
-        self._log.failure("upkeep stopped", failure=failure)
+        self._log.failure("the status file is not written any more", failure=failure)
 
     # --- stop ---------------------------------------------------------------------------------
 
@@ -182,24 +199,21 @@ class SmsDaemon(Service):
     async def _go_down(self) -> None:
         parts = self._parts
         self._systemd.notify("STOPPING=1")
-        self._readiness.started = False
-        self._doors.wind_down()
-        if self._coming_up is not None:
-            self._coming_up.cancel()
+        parts.health.stopping = True
+        parts.crew.wind_down()
+        for step in self._coming_up:
+            step.cancel()
         if self._listening is not None:
             await self._listening.close()
-        if self._upkeep.running:
-            self._upkeep.stop()
+        parts.upkeep.stop()
         # Requests and attempts under way may end; what is pending stays pending.
-        await parts.dispatcher.stop(self._shutdown_seconds)
-        await parts.requests.drained()
-        parts.directory.stop()
-        parts.listener.close()
-        parts.store.close()
-        await parts.http_backend.close()
+        await parts.crew.stop()
         await parts.pool.close()
         if parts.embedded is not None:
             await parts.embedded.stop()
+        if self._telling.running:
+            self._telling.stop()
+        parts.status.remove()
         parts.lock.release()
         self._log.info("stopped")
 
@@ -234,7 +248,6 @@ def refuse(problems: Sequence[str]) -> NoReturn:
 
 def exit_with(reactor: Any, status: int) -> None:
     """Stop in order, then exit with this status: after reactor.stop() twistd would exit with 0."""
-    import os
 
     def leave() -> None:
         sys.stdout.flush()

@@ -6,19 +6,19 @@ outcome too. Leases, order and what is due next are the store's business.
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import frozen
-from twisted.internet.defer import Deferred, succeed
+from attrs import define, field, frozen
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from smsdaemon.breakers import Breakers
 from smsdaemon.domain.backoff import RetryPolicy
 from smsdaemon.domain.model import (
     Answer,
+    Attempt,
     Client,
     Dead,
     Delivered,
@@ -27,19 +27,18 @@ from smsdaemon.domain.model import (
     Postponed,
     Target,
 )
-from smsdaemon.domain.routing import TryAgain, read_answer
-from smsdaemon.errors import NoRoute, StoreRefused, StoreUnavailable, TargetUnreachable
+from smsdaemon.domain.routing import TryAgain, excerpt, read_answer
+from smsdaemon.errors import LeaseLost, NoRoute, StoreRefused, StoreUnavailable, TargetUnreachable
+from smsdaemon.leases import Lease, Leases
+from smsdaemon.lookout import SWEEP_SECONDS, Lookout
 from smsdaemon.places import Places
-from smsdaemon.ports import Backend, DeliveryObserver, DirectorySource, MessageStore, Timer, UtcClock
+from smsdaemon.ports import Backend, DeliveryObserver, DeliveryStore, DirectorySource, Timer, UtcClock
 
-SWEEP_SECONDS = 1.0
-"""How often the store is asked for what is due, whatever is known of it: retries of other processes,
-and what a dead one left."""
-CLAIM_AT_MOST = 500
 SETTLE_AGAIN_SECONDS = 0.5
 TARGET_UNKNOWN_SECONDS = 30.0
 """A target that is not in this process' directory may be newer than it."""
-_REMEMBERED_RETRIES = 1000
+
+_GIVEN_BACK = Postponed(delay_seconds=0, reason="", attempted=False)
 
 
 @frozen(kw_only=True)
@@ -50,13 +49,37 @@ class Terms:
     per_target: int
     in_all: int
     lease_seconds: float
+    breaker_failures: int = 10
+    """In a row, after which a target is left alone."""
+
+
+@define(eq=False)
+class _Run:
+    """One delivery in this process, from its lease until it was settled."""
+
+    delivery: Delivery
+    claimed: bool
+    """The store has looked at the target's breaker; this may be its probe."""
+    began_at: float
+    lease: Lease = field(init=False)
+    chain: Deferred[Any] = field(init=False)
+    ended: bool = False
+    """The attempt is over, and only its outcome is to be recorded."""
+    lost: bool = False
+    """To another, and counted."""
 
 
 @frozen
 class _Plan:
-    delivery: Delivery
+    run: _Run
     target: Target
     client: Client
+
+
+@frozen
+class _Ending:
+    outcome: Outcome
+    attempt: Attempt | None
 
 
 class Dispatcher:
@@ -65,7 +88,7 @@ class Dispatcher:
     def __init__(
         self,
         *,
-        store: MessageStore,
+        store: DeliveryStore,
         directory: DirectorySource,
         backends: Mapping[str, Backend],
         terms: Terms,
@@ -79,10 +102,24 @@ class Dispatcher:
         self._timer, self._utc_now, self._jitter, self._observer = timer, utc_now, jitter, observer
         self._log = Logger(namespace="smsdaemon.dispatch")
         self._places = Places(per_target=terms.per_target, in_all=terms.in_all)
-        self._attempts: set[Deferred[Any]] = set()
-        self._retries: list[float] = []
-        self._looking = self._look_again = self._running = False
-        self._alarm: Any = None
+        self._leases = Leases(keep=store.keep, timer=timer, seconds=terms.lease_seconds)
+        self._lookout = Lookout(
+            store=store,
+            directory=directory,
+            places=self._places,
+            timer=timer,
+            begin=self._begin_claimed,
+            # After a time without PostgreSQL, what is claimed first would be what waits to be recorded.
+            may_look=lambda: not self._unrecorded,
+            on_looked=self._check_drained,
+        )
+        self._breakers = Breakers(
+            store=store, timer=timer, failures=terms.breaker_failures, on_closed=self.look
+        )
+        self._runs: set[_Run] = set()
+        self._unrecorded: set[_Run] = set()
+        self._unknown_since: dict[int, float] = {}
+        self._running = False
         self._drained: Deferred[None] | None = None
 
     # --- life ---------------------------------------------------------------------------------
@@ -90,19 +127,20 @@ class Dispatcher:
     def start(self) -> None:
         """Begin to look for what is due."""
         self._running = True
-        self.look()
+        self._breakers.start()
+        self._lookout.start()
 
     def stop(self, seconds: float) -> Deferred[None]:
         """Begin nothing more; fires when what is in flight has ended, or was cut off after a while."""
         self._running = False
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        self._lookout.stop()
+        self._breakers.stop()
         drained: Deferred[None] = Deferred()
         self._drained = drained
         late: Any = self._timer.callLater(seconds, self._cut_off)
 
         def ended(_: None) -> None:
+            self._leases.close()
             if late.active():
                 late.cancel()
 
@@ -111,133 +149,219 @@ class Dispatcher:
         return drained
 
     def _cut_off(self) -> None:
-        for attempt in list(self._attempts):
-            attempt.cancel()
+        for run in list(self._runs):
+            run.chain.cancel()
 
     def _check_drained(self) -> None:
-        if self._drained is not None and not self._attempts and not self._looking:
+        if self._drained is not None and not self._runs and not self._lookout.looking:
             drained, self._drained = self._drained, None
             drained.callback(None)
 
+    def look(self) -> None:
+        """Ask the store for what is due, soon; several calls become one question."""
+        self._lookout.look()
+
+    def refresh_breakers(self) -> None:
+        """Somebody opened or closed the breaker of a target, or may have."""
+        self._breakers.refresh()
+
+    @property
+    def open_breakers(self) -> frozenset[int]:
+        """The targets, by id, that are left alone now."""
+        return self._breakers.open
+
     # --- ports.Outlet -------------------------------------------------------------------------
 
-    def reserve(self, target_id: int) -> bool:
-        return self._running and self._places.reserve(target_id)
+    def reserve(self, target_id: int, connector_id: int) -> bool:
+        return (
+            self._running
+            and not self._breakers.is_open(target_id)
+            and self._places.reserve(target_id, connector_id)
+        )
 
-    def release(self, target_id: int) -> None:
-        self._places.free(target_id)
+    def release(self, target_id: int, connector_id: int) -> None:
+        self._places.free(target_id, connector_id)
 
     def queued(self, target_id: int) -> None:
-        self._places.waits(target_id)
-        self._look_if_worth(target_id)
+        if not self._breakers.is_open(target_id):
+            self._places.waits(target_id)
+            self._lookout.look_if_worth(target_id)
 
     def take(self, delivery: Delivery) -> None:
         """Attempt a delivery in a place that was reserved; the place is free when that has ended."""
-        d = self._attempt(delivery)
-        self._attempts.add(d)
-        d.addBoth(self._ended, d, delivery)
+        self._begin(_Run(delivery, claimed=False, began_at=self._timer.seconds()))
+
+    def _begin_claimed(self, delivery: Delivery) -> None:
+        self._begin(_Run(delivery, claimed=True, began_at=self._timer.seconds()))
+
+    def _begin(self, run: _Run) -> None:
+        run.lease = self._leases.hold(run.delivery, lambda: self._lose(run))
+        self._runs.add(run)
+        run.chain = self._attempt(run)
+        run.chain.addBoth(self._ended, run)
 
     # --- the chain ----------------------------------------------------------------------------
 
-    def _attempt(self, delivery: Delivery) -> Deferred[Any]:
-        d: Deferred[Any] = succeed(delivery)
+    def _attempt(self, run: _Run) -> Deferred[Any]:
+        d: Deferred[Any] = succeed(run)
         d.addCallback(self._plan)
         d.addCallback(self._deliver)
-        d.addErrback(self._outcome_of_failure, delivery)
-        d.addCallback(self._settle, delivery, self._timer.seconds() + self._terms.lease_seconds)
+        d.addErrback(self._ending_of_failure, run)
+        d.addCallback(self._settle, run)
         return d
 
-    def _plan(self, delivery: Delivery) -> _Plan:
+    def _plan(self, run: _Run) -> _Plan:
         directory = self._directory.current()
-        target = directory.targets.get(delivery.target_id)
+        target = directory.targets.get(run.delivery.target_id)
         client = None if target is None else directory.clients.get(target.client_id)
         if target is None or client is None:
             raise NoRoute("the target was removed from the directory")
-        return _Plan(delivery, target, client)
+        if self._unknown_since:
+            self._unknown_since.pop(target.id, None)
+        return _Plan(run, target, client)
 
-    def _deliver(self, plan: _Plan) -> Outcome | Deferred[Outcome]:
-        if not self._running or not plan.target.enabled:
-            return Postponed(delay_seconds=0, reason="", attempted=False)
-        backend = self._backends.get(plan.target.url.partition(":")[0].lower())
+    def _deliver(self, plan: _Plan) -> _Ending | Deferred[_Ending]:
+        run, target = plan.run, plan.target
+        left_alone = self._breakers.is_open(target.id) and not run.claimed
+        if not self._running or not target.enabled or left_alone:
+            return _Ending(_GIVEN_BACK, None)
+        backend = self._backends.get(target.url.partition(":")[0].lower())
         if backend is None:
-            return Dead(reason="there is no backend for the scheme of the target's URL")
-        d = backend.deliver(plan.delivery, plan.target, plan.client)
-        return d.addCallback(self._outcome_of_answer, plan)
+            return _Ending(Dead(reason="there is no backend for the scheme of the target's URL"), None)
+        run.lease.check()
+        d = backend.deliver(run.delivery, target, plan.client, run.lease.check)
+        return d.addCallback(self._ending_of_answer, plan)
 
-    def _outcome_of_answer(self, answer: Answer, plan: _Plan) -> Outcome:
-        directory, now = self._directory.current(), self._utc_now()
-        meaning = read_answer(answer, plan.delivery, plan.target, directory, now)
+    def _ending_of_answer(self, answer: Answer, plan: _Plan) -> _Ending:
+        run, directory, now = plan.run, self._directory.current(), self._utc_now()
+        attempt = Attempt(seconds=self._seconds(run), status=answer.status, answer=excerpt(answer.body))
+        meaning = read_answer(answer, run.delivery, plan.target, directory, now)
         if isinstance(meaning, TryAgain):
-            return self._postponed(plan.delivery, meaning.reason, meaning.retry_after)
-        return meaning
+            self._breakers.failed(plan.target.id, meaning.reason)
+            return _Ending(self._postponed(run, meaning.reason, meaning.retry_after), attempt)
+        self._breakers.succeeded(plan.target.id)
+        return _Ending(meaning, attempt)
 
-    def _outcome_of_failure(self, failure: Failure, delivery: Delivery) -> Outcome:
+    def _ending_of_failure(self, failure: Failure, run: _Run) -> _Ending | None:
+        """What becomes of a delivery that got no answer; None: it is another's."""
         error = failure.value
-        if isinstance(error, TargetUnreachable):
-            return self._postponed(delivery, str(error), None)
+        if run.lost:
+            return None
+        if isinstance(error, LeaseLost):  # nothing was sent; if it is still ours after all, all the better
+            self._count_lost(run, "before the target was called")
+            return _Ending(_GIVEN_BACK, None)
         if isinstance(error, NoRoute):
-            known_for = (self._utc_now() - delivery.round_started_at).total_seconds()
-            if known_for < TARGET_UNKNOWN_SECONDS:
-                return Postponed(delay_seconds=SWEEP_SECONDS * 2, reason=str(error), attempted=False)
-            return Dead(reason=str(error))
-        # A bug of ours, or shutdown's cancellation. Either way the SMS is not lost: it comes again.
-        if not self._running:
-            return self._postponed(delivery, "cut off by shutdown", None)
-        self._log.failure("attempt of delivery {id} failed", failure=failure, id=delivery.id)
-        return self._postponed(delivery, f"internal error: {type(error).__name__}", None)
+            return _Ending(self._nowhere(run, str(error)), None)
+        attempt = Attempt(seconds=self._seconds(run))
+        if not self._running and not isinstance(error, TargetUnreachable):
+            return _Ending(self._postponed(run, "cut off by shutdown", None), attempt)
+        if isinstance(error, TargetUnreachable):
+            if self._running:
+                self._breakers.failed(run.delivery.target_id, str(error))
+            return _Ending(self._postponed(run, str(error), None), attempt)
+        # A bug of ours. The SMS is not lost: it comes again.
+        self._log.failure("attempt of delivery {id} failed", failure=failure, id=run.delivery.id)
+        return _Ending(self._postponed(run, f"internal error: {type(error).__name__}", None), attempt)
 
-    def _postponed(self, delivery: Delivery, reason: str, wait: float | None) -> Outcome:
-        now = self._utc_now()
-        due = self._terms.retry.next_due(
-            delivery.round_attempt, delivery.round_started_at, now, self._jitter(), wait
-        )
-        if due is None:
+    def _nowhere(self, run: _Run, why: str) -> Outcome:
+        target_id, now = run.delivery.target_id, self._timer.seconds()
+        if now - self._unknown_since.setdefault(target_id, now) < TARGET_UNKNOWN_SECONDS:
+            return Postponed(delay_seconds=SWEEP_SECONDS * 2, reason=why, attempted=False)
+        return Dead(reason=why)
+
+    def _postponed(self, run: _Run, reason: str, wait: float | None) -> Outcome:
+        delivery = run.delivery
+        seconds = delivery.round_seconds + self._seconds(run)
+        delay = self._terms.retry.next_delay(delivery.round_attempt, seconds, self._jitter(), wait)
+        if delay is None:
             return Dead(reason=f"given up after attempt {delivery.round_attempt}: {reason}")
-        return Postponed(delay_seconds=max(0.0, (due - now).total_seconds()), reason=reason)
+        return Postponed(delay_seconds=delay, reason=reason)
 
-    def _settle(self, outcome: Outcome, delivery: Delivery, lease_ends: float) -> Deferred[Delivery | None]:
-        d = self._store.settle(delivery, outcome)
+    def _seconds(self, run: _Run) -> float:
+        return max(0.0, self._timer.seconds() - run.began_at)
+
+    # --- recording ----------------------------------------------------------------------------
+
+    def _settle(self, ending: _Ending | None, run: _Run) -> Deferred[Delivery | None] | None:
+        run.ended = True
+        if ending is None:
+            return None
+        d = self._store.settle(run.delivery, ending.outcome, ending.attempt)
         return d.addCallbacks(
-            self._settled,
-            self._not_settled,
-            callbackArgs=(delivery, outcome),
-            errbackArgs=(delivery, outcome, lease_ends),
+            self._settled, self._not_settled, callbackArgs=(run, ending), errbackArgs=(run, ending)
         )
 
-    def _settled(self, next_one: Delivery | None, delivery: Delivery, outcome: Outcome) -> Delivery | None:
-        self._report(delivery, outcome)
+    def _settled(self, next_one: Delivery | None, run: _Run, ending: _Ending) -> Delivery | None:
+        outcome = ending.outcome
+        self._report(run.delivery, outcome)
         if isinstance(outcome, Postponed):
             if outcome.attempted:
-                self._remember_retry(outcome.delay_seconds)
+                self._lookout.remember_retry(outcome.delay_seconds)
         elif isinstance(outcome, Delivered) and outcome.onward is not None:
             self.queued(outcome.onward.id)
         return next_one
 
     def _not_settled(
-        self, failure: Failure, delivery: Delivery, outcome: Outcome, lease_ends: float
-    ) -> Deferred[Delivery | None] | None:
-        """Try until the lease is over: an outcome that is not recorded is a second delivery."""
-        failure.trap(StoreUnavailable, StoreRefused)
-        if failure.check(StoreRefused) or self._timer.seconds() + SETTLE_AGAIN_SECONDS > lease_ends:
+        self, failure: Failure, run: _Run, ending: _Ending
+    ) -> Deferred[Delivery | None] | Delivery | None:
+        """Try until it is known: an outcome that is not recorded is a second delivery.
+
+        Also beyond the lease, since the store takes it as long as nobody else has the delivery.
+        """
+        failure.trap(StoreUnavailable, StoreRefused, LeaseLost)
+        if failure.check(LeaseLost):
+            if run in self._unrecorded:  # what went unanswered before had been recorded, as far as we know
+                return self._settled(None, run, ending)
+            self._count_lost(run, "before its outcome was recorded")
+            return None
+        if failure.check(StoreRefused):
             self._log.error(
                 "outcome of delivery {id} was not recorded, it will be attempted again: {why}",
-                id=delivery.id,
+                id=run.delivery.id,
                 why=str(failure.value),
             )
             return None
+        self._unrecorded.add(run)
         again: Deferred[Delivery | None] = Deferred()
-        self._timer.callLater(SETTLE_AGAIN_SECONDS, again.callback, None)
-        return again.addCallback(lambda _: self._settle(outcome, delivery, lease_ends))
+        late: Any = self._timer.callLater(SETTLE_AGAIN_SECONDS, again.callback, None)
 
-    def _ended(self, result: Any, attempt: Deferred[Any], delivery: Delivery) -> None:
-        self._attempts.discard(attempt)
-        self._places.free(delivery.target_id)
+        def no_more(result: Failure) -> Failure:
+            late.cancel()
+            return result
+
+        again.addErrback(no_more)
+        return again.addCallback(lambda _: self._settle(ending, run))
+
+    def _lose(self, run: _Run) -> None:
+        """The lease is another's: what goes on must end, and its outcome counts no more."""
+        if run.ended:
+            return  # whether it could be recorded is the store's to say
+        self._count_lost(run, "during its attempt")
+        run.chain.cancel()
+
+    def _count_lost(self, run: _Run, when: str) -> None:
+        if run.lost:
+            return
+        run.lost = True
+        self._observer.lease_lost()
+        self._log.warn("delivery {id}: the lease was lost {when}", id=run.delivery.id, when=when)
+
+    def _ended(self, result: Any, run: _Run) -> None:
+        delivery = run.delivery
+        connector_id = delivery.sms.connector_id
+        self._runs.discard(run)
+        self._unrecorded.discard(run)
+        self._leases.release(run.lease)
+        self._places.free(delivery.target_id, connector_id)
         if isinstance(result, Failure):
-            self._log.failure("delivery {id} was left to its lease", failure=result, id=delivery.id)
+            if result.check(CancelledError):
+                self._log.warn("delivery {id} was left to its lease", id=delivery.id)
+            else:
+                self._log.failure("delivery {id} was left to its lease", failure=result, id=delivery.id)
         elif result is not None:
-            self._places.take(delivery.target_id)
+            self._places.take(delivery.target_id, connector_id)
             self.take(result)
-        self._look_if_worth(delivery.target_id)
+        self._lookout.look_if_worth(delivery.target_id)
         self._check_drained()
 
     def _report(self, delivery: Delivery, outcome: Outcome) -> None:
@@ -259,77 +383,3 @@ class Dispatcher:
                 why=outcome.reason,
             )
         self._observer.delivery_ended(kind, name, seconds)
-
-    # --- what is due --------------------------------------------------------------------------
-
-    def look(self) -> None:
-        """Ask the store for what is due, soon; several calls become one question."""
-        if not self._running:
-            return
-        if self._looking:
-            self._look_again = True
-            return
-        self._looking, self._look_again = True, False
-        room, limit = self._room(), min(CLAIM_AT_MOST, self._places.room_in_all())
-        if limit == 0:
-            self._looked(None)
-            return
-        d = self._store.claim(limit, room, self._terms.per_target)
-        d.addCallback(self._claimed, room, limit)
-        d.addErrback(self._not_claimed)
-        d.addBoth(self._looked)
-
-    def _room(self) -> dict[int, int]:
-        room = self._places.room()
-        room.update({t.id: 0 for t in self._directory.current().targets.values() if not t.enabled})
-        return room
-
-    def _claimed(self, deliveries: Sequence[Delivery], room: dict[int, int], limit: int) -> None:
-        got = Counter(delivery.target_id for delivery in deliveries)
-        self._places.claimed(room, self._terms.per_target, got, cut=len(deliveries) >= limit)
-        for delivery in deliveries:
-            self._places.take(delivery.target_id)
-            self.take(delivery)
-
-    def _not_claimed(self, failure: Failure) -> None:
-        failure.trap(StoreUnavailable, StoreRefused)
-        if failure.check(StoreRefused):  # the other says so itself, and the next look is not far
-            self._log.error("asking for what is due was refused: {why}", why=str(failure.value))
-
-    def _looked(self, result: object) -> None:
-        self._looking = False
-        if isinstance(result, Failure):
-            self._log.failure("asking for what is due failed", failure=result)
-        if self._look_again and self._running:
-            self.look()
-        else:
-            self._set_alarm()
-        self._check_drained()
-
-    def _look_if_worth(self, target_id: int) -> None:
-        if self._places.worth_a_look(target_id):
-            self.look()
-
-    def _remember_retry(self, delay: float) -> None:
-        if delay < SWEEP_SECONDS and len(self._retries) < _REMEMBERED_RETRIES:
-            heapq.heappush(self._retries, self._timer.seconds() + delay)
-            self._set_alarm()
-
-    def _set_alarm(self) -> None:
-        """Look again when the next retry is due, and after SWEEP_SECONDS at the latest."""
-        if not self._running:
-            return
-        now = self._timer.seconds()
-        delay = SWEEP_SECONDS
-        if self._retries:
-            delay = min(delay, max(0.0, self._retries[0] - now))
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = self._timer.callLater(delay, self._ring)
-
-    def _ring(self) -> None:
-        self._alarm = None
-        now = self._timer.seconds()
-        while self._retries and self._retries[0] <= now:
-            heapq.heappop(self._retries)
-        self.look()

@@ -47,8 +47,16 @@ class StoreUnavailable(SmsDaemonError):
     """PostgreSQL did not do what was asked, or not in time; asking again later may help."""
 
 
+class StoreOverloaded(StoreUnavailable):
+    """So much is waiting already that more would only wait to hear of failure."""
+
+
 class StoreConflict(StoreUnavailable):
     """Another process was at the same rows; the same statement goes through when repeated."""
+
+
+class LeaseLost(SmsDaemonError):
+    """A delivery is another's by now, or may be: nothing may be sent or recorded under the old lease."""
 
 
 class StoreRefused(SmsDaemonError):
@@ -57,6 +65,14 @@ class StoreRefused(SmsDaemonError):
 
 class SchemaMismatch(SmsDaemonError):
     """The schema in the database cannot be used by this version of the code."""
+
+
+class UnsafeDatabase(SmsDaemonError):
+    """PostgreSQL is set up so that what it committed can be lost; ``problems``: a line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 class EmbeddedPostgresError(SmsDaemonError):

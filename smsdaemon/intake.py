@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from hashlib import blake2b, sha256
 from hmac import compare_digest
+from uuid import UUID
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from smsdaemon.domain.model import Connector, Directory, InboundSMS, Receipt, Submission
 from smsdaemon.domain.numbers import matching_key, normalised_sender
+from smsdaemon.domain.refused import RefusedSMS
 from smsdaemon.errors import NotRoutable, RequestRefused, TokenRefused, UnknownConnector
-from smsdaemon.ports import DirectorySource, IdMaker, MessageStore, Outlet, UtcClock
+from smsdaemon.ports import DirectorySource, IdMaker, MessageStore, Outlet, RefusalObserver, UtcClock
 
 
 class Receiver:
@@ -24,25 +28,26 @@ class Receiver:
         directory: DirectorySource,
         store: MessageStore,
         outlet: Outlet,
+        refusals: RefusalObserver,
         utc_now: UtcClock,
         new_id: IdMaker,
         on_accepted: Callable[[], object],
     ) -> None:
         """``on_accepted`` is called once for every SMS that was stored (not for repeats)."""
-        self._directory, self._store, self._outlet = directory, store, outlet
+        self._directory, self._store, self._outlet, self._refusals = directory, store, outlet, refusals
         self._utc_now, self._new_id, self._on_accepted = utc_now, new_id, on_accepted
 
     def receive(self, submission: Submission) -> Deferred[Receipt]:
         """Fires once the SMS is durable.
 
         Fails with UnknownConnector, TokenRefused, NotRoutable, StoreUnavailable or StoreRefused; in
-        the first three cases nothing was stored.
+        the first three cases nothing was accepted.
         """
         try:
             sms = self._attribute(submission)
         except RequestRefused:
             return fail(Failure())
-        reserved = self._outlet.reserve(sms.target_id)
+        reserved = self._outlet.reserve(sms.target_id, sms.connector_id)
         d = self._store.accept(sms, provider_key(sms), lease=reserved)
         return d.addCallbacks(
             self._accepted, self._not_stored, callbackArgs=(sms, reserved), errbackArgs=(sms, reserved)
@@ -50,26 +55,18 @@ class Receiver:
 
     def _attribute(self, submission: Submission) -> InboundSMS:
         directory = self._directory.current()
-        connector = directory.connectors.get(matching_key(submission.receiver))
-        if connector is None:
-            raise UnknownConnector("no connector has this receiver")
-        check_token(connector, submission.token)
+        try:
+            connector = _known_connector(directory, submission)
+        except RequestRefused as refusal:
+            self._refusals.turned_away(refusal, submission)
+            raise
         now = self._utc_now()
-        return InboundSMS(
-            id=self._new_id(now),
-            received_at=now,
-            connector_id=connector.id,
-            client_id=connector.client_id,
-            target_id=routable_target(directory, connector),
-            receiver=connector.number,
-            sender=normalised_sender(submission.sender, connector.sender_format),
-            sender_raw=submission.sender,
-            text=submission.text,
-            keyword=submission.keyword,
-            provider=submission.provider,
-            provider_message_id=submission.message_id,
-            encoding=submission.encoding,
-        )
+        id = self._new_id(now)
+        try:
+            return attributed(submission, connector, directory, id=id, received_at=now)
+        except NotRoutable as refusal:
+            self._refusals.not_routable(_refused(submission, connector, str(refusal), id=id, received_at=now))
+            raise
 
     def _accepted(self, receipt: Receipt, sms: InboundSMS, reserved: bool) -> Receipt:
         if not receipt.duplicate:
@@ -77,15 +74,62 @@ class Receiver:
         if receipt.delivery is not None:
             self._outlet.take(receipt.delivery)
         elif reserved:  # a repeat, or behind another of its conversation, whose end takes it along
-            self._outlet.release(sms.target_id)
+            self._outlet.release(sms.target_id, sms.connector_id)
         elif not receipt.duplicate:
             self._outlet.queued(sms.target_id)
         return receipt
 
     def _not_stored(self, failure: Failure, sms: InboundSMS, reserved: bool) -> Failure:
         if reserved:
-            self._outlet.release(sms.target_id)
+            self._outlet.release(sms.target_id, sms.connector_id)
         return failure
+
+
+def attributed(
+    submission: Submission, connector: Connector, directory: Directory, *, id: UUID, received_at: datetime
+) -> InboundSMS:
+    """The submission as an SMS of the connector; raises NotRoutable."""
+    return InboundSMS(
+        id=id,
+        received_at=received_at,
+        connector_id=connector.id,
+        client_id=connector.client_id,
+        target_id=routable_target(directory, connector),
+        receiver=connector.number,
+        sender=normalised_sender(submission.sender, connector.sender_format),
+        sender_raw=submission.sender,
+        text=submission.text,
+        keyword=submission.keyword,
+        provider=submission.provider,
+        provider_message_id=submission.message_id,
+        encoding=submission.encoding,
+        raw_text=submission.raw_text,
+    )
+
+
+def _refused(
+    submission: Submission, connector: Connector, reason: str, *, id: UUID, received_at: datetime
+) -> RefusedSMS:
+    sender = normalised_sender(submission.sender, connector.sender_format)
+    return RefusedSMS(
+        id=id,
+        received_at=received_at,
+        reason=reason,
+        connector_id=connector.id,
+        receiver=connector.number,
+        sender=sender,
+        provider_key=_repeat_key(connector.id, submission.message_id, sender, submission.text),
+        submission=evolve(submission, token=None),
+    )
+
+
+def _known_connector(directory: Directory, submission: Submission) -> Connector:
+    """The connector that the submission may use; raises UnknownConnector or TokenRefused."""
+    connector = directory.connectors.get(matching_key(submission.receiver))
+    if connector is None:
+        raise UnknownConnector("no connector has this receiver")
+    check_token(connector, submission.token)
+    return connector
 
 
 def check_token(connector: Connector, token: str | None) -> None:
@@ -126,10 +170,14 @@ def provider_key(sms: InboundSMS) -> bytes | None:
     16 bytes over the provider's message id, connector, sender and text; None where the provider
     gives no id, since then a repeat cannot be told from the same text sent twice.
     """
-    if sms.provider_message_id is None:
+    return _repeat_key(sms.connector_id, sms.provider_message_id, sms.sender, sms.text)
+
+
+def _repeat_key(connector_id: int, message_id: str | None, sender: str, text: str) -> bytes | None:
+    if message_id is None:
         return None
     digest = blake2b(digest_size=16)
-    for part in (str(sms.connector_id), sms.provider_message_id, sms.sender, sms.text):
+    for part in (str(connector_id), message_id, sender, text):
         digest.update(part.encode())
         digest.update(b"\0")  # no part can contain it: providers' NULs became U+FFFD
     return digest.digest()

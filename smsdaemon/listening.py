@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any
@@ -13,6 +14,8 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 
 from smsdaemon.errors import ConfigurationError
+
+QUEUE = 1024
 
 
 @frozen(kw_only=True)
@@ -63,6 +66,7 @@ def bind(openings: Sequence[Opening], reactor: object) -> Listening:
         problems.append(f'{opening.key}: cannot listen on "{opening.endpoint}": {why.lower()}')
 
     def bound(port: IListeningPort, opening: Opening) -> None:
+        _lengthen_queue(port, opening.endpoint)
         ports.append((opening, port))
 
     for opening in openings:
@@ -74,10 +78,19 @@ def bind(openings: Sequence[Opening], reactor: object) -> Listening:
     return Listening(ports)
 
 
+def _lengthen_queue(port: Any, endpoint: str) -> None:
+    """Unless the endpoint says how many connections may wait to be accepted; Twisted would have 50 wait.
+
+    What is beyond that hears nothing, and tries again after a second or more.
+    """
+    if hasattr(port, "socket") and "backlog=" not in endpoint and not endpoint.startswith("systemd:"):
+        port.socket.listen(QUEUE)
+
+
 def _url(opening: Opening, host: Any) -> str:
     name = getattr(host, "host", None)
     if name is None:
-        return f"{opening.scheme}+unix:{getattr(host, 'name', '')}{opening.path}"
+        return f"{opening.scheme}+unix:{os.fsdecode(getattr(host, 'name', None) or b'')}{opening.path}"
     try:
         shown = f"[{name}]" if ip_address(name).version == 6 else name
     except ValueError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,16 +25,18 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from smsdaemon.descriptors import OnceAMinute
+from smsdaemon.domain.masking import HIDDEN, masked_number
 from smsdaemon.settings_values import LogSettings
-
-HIDDEN = "…"
 
 
 def observer(settings: LogSettings, stream: TextIO) -> ILogObserver:
     """Writes the events of the level and above to the stream, one line each."""
     clean = Redaction(message_text=settings.message_text)
     lines: ILogObserver = JsonLines(stream, clean) if settings.format == "json" else TextLines(stream, clean)
-    return FilteringLogObserver(lines, [AtLeast(LogLevel.lookupByName(settings.level))])
+    return FilteringLogObserver(
+        lines, [AtLeast(LogLevel.lookupByName(settings.level)), OnceAMinute(time.monotonic)]
+    )
 
 
 @implementer(ILogFilterPredicate)
@@ -50,11 +53,6 @@ class AtLeast:
 
 
 # --- secrecy -----------------------------------------------------------------------------------
-
-
-def masked(number: str) -> str:
-    """A phone number such that a log may have it: ``+497…89``; of a short one nothing is left."""
-    return f"{number[:4]}{HIDDEN}{number[-2:]}" if len(number) >= 9 else HIDDEN
 
 
 _SECRET_NAMES = r"tokens?|passwords?|passwd|pwd|secrets?|authorization"
@@ -90,7 +88,7 @@ class Redaction:
         for pattern, instead in _SECRETS:
             text = pattern.sub(instead, text)
         if not self.message_text:
-            text = _NUMBER.sub(lambda found: masked(found[0]), text)
+            text = _NUMBER.sub(lambda found: masked_number(found[0]), text)
         return printable(text)
 
     def event(self, event: Mapping[str, Any]) -> LogEvent:

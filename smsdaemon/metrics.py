@@ -1,12 +1,24 @@
-"""What this process counts, in the form Prometheus reads (contract 7)."""
+"""What is counted, in the form Prometheus reads (contract 7).
+
+Each process counts its own events in Metrics; several workers count into files, which survive them, and
+whoever answers /metrics adds these up. Gauges tell of the installation and are kept in one place, Gauges.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from attrs import frozen
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest, values
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from twisted.logger import Logger
 
 from smsdaemon import __version__
 from smsdaemon.ports import UtcClock
@@ -17,34 +29,85 @@ _ACCEPT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 _DELIVERY_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 _KINDS = ("acd_group", "application")
 _OUTCOMES = ("delivered", "retry", "dead")
+_FILES = ("counter", "histogram")
+"""The kinds of metrics that workers have; prometheus_client names its files by them."""
+_FILE_BYTES = 1 << 16
+"""More than all of ours take, so that the files need not grow."""
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Where prometheus_client looks for the folder of files."""
 
 
-def _seconds(what: str, text: str, buckets: Sequence[float], registry: CollectorRegistry) -> Histogram:
-    return Histogram(f"smsdaemon_{what}_seconds", text, buckets=buckets, registry=registry)
+# --- several processes ------------------------------------------------------------------------
 
 
-def _unset(what: str, text: str) -> Gauge:
-    """A gauge that is registered with its first value."""
-    return Gauge(f"smsdaemon_{what}_seconds", text, registry=None)
+def shared_folder(state_dir: Path) -> Path:
+    """Where the workers of a daemon count."""
+    return state_dir / "metrics"
+
+
+def make_shared_folder(folder: Path) -> None:
+    """An empty one, as counters begin anew with the daemon. Raises OSError."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(mode=0o700)
+
+
+def count_into(folder: Path, number: int) -> None:
+    """From now on this process' counters live in files of that folder; to be called before any is made.
+
+    ``number`` belongs to one living process at a time. A successor with the same one goes on where the
+    last has stopped, so that the sums never fall. Where the disk is full it counts for itself alone.
+    """
+    try:
+        for kind in _FILES:
+            _allocate(folder / f"{kind}_{number}.db")
+    except OSError as error:
+        log = Logger(namespace="smsdaemon")
+        log.error("the metrics of this worker are missing: {why}", why=error.strerror)
+        return
+    os.environ[_FOLDER] = str(folder)
+    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
+
+
+def _allocate(file: Path) -> None:
+    """Have the disk's blocks before the file is mapped: to write where there are none ends the process."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, _FILE_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def summed(folder: Path) -> CollectorRegistry:
+    """The events of all processes that count into the folder, which need not be there yet."""
+    registry = CollectorRegistry()
+    registry.register(_Sum(folder))
+    return registry
+
+
+@frozen
+class _Sum(Collector):
+    folder: Path
+
+    def collect(self) -> Iterable[Metric]:
+        if not self.folder.is_dir():
+            return []
+        found: Iterable[Metric] = MultiProcessCollector(None, str(self.folder)).collect()  # type: ignore[no-untyped-call]
+        return found
+
+
+# --- events -----------------------------------------------------------------------------------
 
 
 class Metrics:
-    """Counters and gauges of a registry of their own; its methods are named by what happened.
+    """Counters and histograms of one process; its methods are named by what happened."""
 
-    Gauges that nobody has set yet are left out, since 0 would be a statement.
-    """
-
-    def __init__(self, now: UtcClock) -> None:
-        self._now = now
-        self._registry = registry = CollectorRegistry()
-        Info("smsdaemon_build", "The program.", registry=registry).info({"version": __version__})
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
         self._requests = Counter(
             "smsdaemon_requests", "Answers on the receiving listeners.", ["status"], registry=registry
         )
         self._requests_of: dict[int, Counter] = {}
-        self._accepted = Counter(
-            "smsdaemon_messages_accepted", "SMS made durable, repeats not counted.", registry=registry
-        )
         self._deliveries = Counter(
             "smsdaemon_deliveries",
             "Attempts, by the kind of their target and how they ended.",
@@ -62,20 +125,20 @@ class Metrics:
         self._delivery_seconds = _seconds(
             "delivery", "From an SMS' acceptance to its target's 2xx.", _DELIVERY_BUCKETS, registry
         )
-        self._queue = Gauge(
-            "smsdaemon_queue_messages",
-            "Deliveries by state: waiting, being attempted, given up.",
-            ["state"],
-            registry=registry,
-        )
-        self._oldest_pending = _unset(
-            "oldest_pending", "How long the oldest delivery that has not ended has been waiting."
-        )
-        self._certificate_expiry = _unset("certificate_expiry", "Until the certificate of [https] expires.")
-        self._certificate_not_after: datetime | None = None
-        self._shown: set[Gauge] = set()
 
-    # --- events -------------------------------------------------------------------------------
+        def counter(what: str, text: str) -> Counter:
+            return Counter(f"smsdaemon_{what}", text, registry=registry)
+
+        self._accepted = counter("messages_accepted", "SMS made durable, repeats not counted.")
+        self._journaled = counter(
+            "journaled_messages", "SMS that were answered 200 from the journal, PostgreSQL being away."
+        )
+        self._journal_failures = counter("journal_failures", "SMS that the journal could not take.")
+        self._refused_kept = counter("refused_kept", "Refused SMS (502) that were kept.")
+        self._refused_dropped = counter("refused_dropped", "Refused SMS (502) that were not, or not longer.")
+        self._leases_lost = counter(
+            "leases_lost", "Outcomes that came too late: another process had the delivery by then."
+        )
 
     def request_answered(self, status: int, seconds: float) -> None:
         """A receiving listener answered; ``seconds``: since the request's arrival."""
@@ -90,6 +153,26 @@ class Metrics:
         """A new SMS is durable."""
         self._accepted.inc()
 
+    def journaled(self, n: int = 1) -> None:
+        """So many SMS are durable in the journal."""
+        self._journaled.inc(n)
+
+    def journal_failed(self, n: int = 1) -> None:
+        """So many SMS could not be written into the journal."""
+        self._journal_failures.inc(n)
+
+    def refused_kept(self, n: int) -> None:
+        """Implements ports.RefusedCounter."""
+        self._refused_kept.inc(n)
+
+    def refused_dropped(self, n: int) -> None:
+        """Implements ports.RefusedCounter."""
+        self._refused_dropped.inc(n)
+
+    def lease_lost(self) -> None:
+        """An outcome was not recorded, since another process has the delivery."""
+        self._leases_lost.inc()
+
     def delivery_ended(self, kind: str, outcome: str, seconds: float | None) -> None:
         """Implements ports.DeliveryObserver."""
         child = self._deliveries_of.get((kind, outcome))
@@ -99,22 +182,72 @@ class Metrics:
         if outcome == "delivered" and seconds is not None:
             self._delivery_seconds.observe(seconds)
 
-    # --- states -------------------------------------------------------------------------------
+
+def _seconds(what: str, text: str, buckets: Sequence[float], registry: CollectorRegistry) -> Histogram:
+    return Histogram(f"smsdaemon_{what}_seconds", text, buckets=buckets, registry=registry)
+
+
+# --- states -----------------------------------------------------------------------------------
+
+
+class Gauges:
+    """How the installation stands, beside the events that are counted elsewhere.
+
+    Gauges that nobody has set yet are left out, since 0 would be a statement.
+    """
+
+    def __init__(self, now: UtcClock, events: CollectorRegistry) -> None:
+        """``events``: of Metrics, or summed()."""
+        self._now, self._events = now, events
+        self._registry = registry = CollectorRegistry()
+        Info("smsdaemon_build", "The program.", registry=registry).info({"version": __version__})
+        self._worker_restarts = Counter(
+            "smsdaemon_worker_restarts", "Workers that ended and were started again.", registry=registry
+        )
+        self._queue = Gauge(
+            "smsdaemon_queue_messages",
+            "Deliveries by state: waiting, being attempted, given up.",
+            ["state"],
+            registry=registry,
+        )
+        self._oldest_pending = _unset(
+            "oldest_pending_seconds", "How long the oldest delivery that has not ended has been waiting."
+        )
+        self._certificate_expiry = _unset(
+            "certificate_expiry_seconds", "Until the certificate of [https] expires."
+        )
+        self._journal = _unset("journal_messages", "SMS in the journal that PostgreSQL does not have yet.")
+        self._aside = _unset("journal_set_aside", "What PostgreSQL will not take from the journal.")
+        self._breakers = _unset("breakers_open", "Targets that are left alone.")
+        self._certificate_not_after: datetime | None = None
+        self._shown: set[Gauge] = set()
+
+    def worker_restarted(self) -> None:
+        """A worker ended and is started again."""
+        self._worker_restarts.inc()
 
     def queue(self, *, pending: int, leased: int, dead: int, oldest_pending_seconds: float) -> None:
         """The queue was counted; the four belong to one moment. Nothing pending: 0 seconds."""
         for state, count in (("pending", pending), ("leased", leased), ("dead", dead)):
             self._queue.labels(state).set(count)
-        self._oldest_pending.set(oldest_pending_seconds)
-        self._show(self._oldest_pending)
+        self._show(self._oldest_pending, oldest_pending_seconds)
+
+    def journal(self, *, pending: int, aside: int) -> None:
+        """So many SMS are in the journal; so many entries will stay there."""
+        self._show(self._journal, pending)
+        self._show(self._aside, aside)
+
+    def breakers_open(self, count: int) -> None:
+        """So many targets are left alone."""
+        self._show(self._breakers, count)
 
     def certificate(self, not_after: datetime) -> None:
         """A certificate was loaded that is valid until then (aware)."""
         self._certificate_not_after = not_after
-        self._show(self._certificate_expiry)
 
-    def _show(self, gauge: Gauge) -> None:
-        """Make a gauge part of the exposition, from its first value on."""
+    def _show(self, gauge: Gauge, value: float) -> None:
+        """Set a gauge, which is part of the exposition from its first value on."""
+        gauge.set(value)
         if gauge not in self._shown:
             self._shown.add(gauge)
             self._registry.register(gauge)
@@ -123,5 +256,10 @@ class Metrics:
         """Everything, in Prometheus' text format 0.0.4."""
         if self._certificate_not_after is not None:
             left = self._certificate_not_after - self._now()
-            self._certificate_expiry.set(left.total_seconds())
-        return generate_latest(self._registry)
+            self._show(self._certificate_expiry, left.total_seconds())
+        return generate_latest(self._registry) + generate_latest(self._events)
+
+
+def _unset(what: str, text: str) -> Gauge:
+    """A gauge that is registered with its first value."""
+    return Gauge(f"smsdaemon_{what}", text, registry=None)

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 
 from smsdaemon.domain.model import (
     Answer,
+    Attempt,
     Client,
     Delivery,
     Directory,
@@ -21,6 +22,8 @@ from smsdaemon.domain.model import (
     Submission,
     Target,
 )
+from smsdaemon.domain.refused import RefusedSMS
+from smsdaemon.errors import RequestRefused
 
 
 class Timer(Protocol):
@@ -63,7 +66,7 @@ class DirectorySource(Protocol):
 
 
 class MessageStore(Protocol):
-    """Where accepted SMS live. Cancelling a returned Deferred never undoes a write."""
+    """Where accepted SMS are made durable. Cancelling a returned Deferred never undoes a write."""
 
     def accept(self, sms: InboundSMS, provider_key: bytes | None, lease: bool) -> Deferred[Receipt]:
         """Make the SMS and its delivery durable.
@@ -74,30 +77,86 @@ class MessageStore(Protocol):
         """
         ...
 
-    def settle(self, delivery: Delivery, outcome: Outcome) -> Deferred[Delivery | None]:
-        """Record how an attempt ended and free its conversation.
 
-        Fires with the conversation's next delivery, leased to this process, where one is due.
-        An outcome of a lease that was lost changes nothing. Fails with StoreUnavailable.
+class RefusalObserver(Protocol):
+    """Hears of what is not accepted; never waits, and never raises."""
+
+    def turned_away(self, refusal: RequestRefused, submission: Submission) -> None:
+        """Nobody's number (UnknownConnector), or without the token it takes (TokenRefused)."""
+        ...
+
+    def not_routable(self, sms: RefusedSMS) -> None:
+        """Good, but its connector cannot pass it on."""
+        ...
+
+
+class RefusedSink(Protocol):
+    """Where refused SMS are kept for a while."""
+
+    def keep(self, sms: RefusedSMS) -> None:
+        """Keep it if there is room; never waits, and never raises."""
+        ...
+
+
+class RefusedCounter(Protocol):
+    """Counts what becomes of refused SMS."""
+
+    def refused_kept(self, n: int) -> None:
+        """So many more are kept; one that came again counts again."""
+        ...
+
+    def refused_dropped(self, n: int) -> None:
+        """So many more are not kept (any longer), for want of room or of a database."""
+        ...
+
+
+class DeliveryStore(Protocol):
+    """Where deliveries wait. Cancelling a returned Deferred never undoes a write."""
+
+    def settle(
+        self, delivery: Delivery, outcome: Outcome, attempt: Attempt | None
+    ) -> Deferred[Delivery | None]:
+        """Record how an attempt ended (None: none was made) and free its conversation.
+
+        Fires with the conversation's next delivery, leased to this process, where one is due. Fails
+        with LeaseLost, and changes nothing, where the delivery is another's by now; with
+        StoreUnavailable or StoreRefused.
         """
         ...
 
     def claim(self, limit: int, room: Mapping[int, int], room_elsewhere: int) -> Deferred[Sequence[Delivery]]:
         """Lease up to ``limit`` deliveries that are due, also what a dead process left.
 
-        ``room``: how many each of these targets (by id) takes; ``room_elsewhere``: any other.
+        ``room``: how many each of these targets (by id) takes; ``room_elsewhere``: any other. Of a
+        target whose breaker is open it is one, as a probe, if a probe is due; else none.
         """
+        ...
+
+    def keep(self, deliveries: Sequence[Delivery]) -> Deferred[set[UUID]]:
+        """Have the leases last for their whole time again, from now; fires with the ids still held."""
+        ...
+
+    def open_breaker(self, target_id: int, reason: str) -> Deferred[None]:
+        """Have the target left alone by all processes; nothing happens where it is, or was removed."""
+        ...
+
+    def close_breaker(self, target_id: int) -> Deferred[None]:
+        """Let all processes call the target again."""
+        ...
+
+    def open_breakers(self) -> Deferred[frozenset[int]]:
+        """The targets that are left alone now."""
         ...
 
 
 class Outlet(Protocol):
     """Where accepted SMS go on: the dispatcher, as the intake sees it."""
 
-    def reserve(self, target_id: int) -> bool:
+    def reserve(self, target_id: int, connector_id: int) -> bool:
         """Whether an attempt could start now; if so its place is kept until take() or release()."""
         ...
 
-    def release(self, target_id: int) -> None:
+    def release(self, target_id: int, connector_id: int) -> None:
         """Give back a place that was reserved."""
         ...
 
@@ -117,12 +176,22 @@ class DeliveryObserver(Protocol):
         """``outcome``: delivered, retry or dead; ``seconds``: from acceptance to a 2xx."""
         ...
 
+    def lease_lost(self) -> None:
+        """A delivery was given up, or its outcome not recorded, since it was another's by then."""
+        ...
+
 
 class Backend(Protocol):
     """What carries a delivery to a target; chosen by the scheme of the target's URL."""
 
     schemes: Sequence[str]
 
-    def deliver(self, delivery: Delivery, target: Target, client: Client) -> Deferred[Answer]:
-        """Make one attempt. Fails with TargetUnreachable, also when it takes too long."""
+    def deliver(
+        self, delivery: Delivery, target: Target, client: Client, check_lease: Callable[[], None]
+    ) -> Deferred[Answer]:
+        """Make one attempt. Fails with TargetUnreachable, also when it takes too long.
+
+        ``check_lease`` raises LeaseLost where the delivery may be another's by now. It is called just
+        before the target hears anything, and its error is what the Deferred then fails with.
+        """
         ...

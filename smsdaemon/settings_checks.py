@@ -27,16 +27,9 @@ def problems(sound: Mapping[str, Any], tables: Set[str], serving: bool, now: dat
     if not tables & {"http", "https"}:
         yield "http, https", "both tables are missing; allowed: one of them or both"
     yield from _endpoint_problems(sound)
-    yield from _routing_problems(sound)
     yield from _certificate_problems(sound, serving, now)
     if serving and "state_dir" in sound:
         yield from _folder_problems(sound["state_dir"])
-
-
-def _routing_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:
-    lease, timeout = sound.get("routing.lease"), sound.get("routing.timeout")
-    if lease is not None and timeout is not None and lease <= timeout:
-        yield "routing.lease", f"{lease:g} is not above routing.timeout, {timeout:g}; allowed: more than that"
 
 
 def _certificate_problems(sound: Mapping[str, Any], serving: bool, now: datetime) -> Iterator[Problem]:

@@ -69,6 +69,10 @@ _SCHEDULE = Rule(
     f"a list of at least one number of seconds, each from 0 to {_ONE_YEAR}",
     lambda values: len(values) > 0 and all(map(_in_time, values)),
 )
+_LEASE = Rule(f"a number of seconds from 1 to {_ONE_YEAR}", lambda value: 1 <= value <= _ONE_YEAR)
+_JOURNAL_AFTER = Rule(
+    "a number of seconds from 0.01 to 4 (a peer hears 500 after 5)", lambda value: 0.01 <= value <= 4
+)
 Seconds = Annotated[float, _SECONDS]
 
 _ENDPOINTS = Rule(
@@ -108,6 +112,9 @@ class DatabaseSettings:
     dsn: str = field(default="", repr=False, validator=_DSN)
     """May hold a password; empty: the embedded PostgreSQL."""
     pool: int = field(default=4, validator=_whole(1, 1000))
+    """Connections per worker."""
+    allow_unsafe: bool = field(default=False, validator=_FLAG)
+    """Start although a COMMIT is no promise: fsync or the like is off."""
 
 
 @frozen(kw_only=True)
@@ -116,6 +123,10 @@ class ReceiverSettings:
 
     max_body_bytes: int = field(default=65536, validator=_whole(1024, _MOST_BYTES))
     max_url_bytes: int = field(default=16384, validator=_whole(1024, _MOST_BYTES))
+    journal: bool = field(default=True, validator=_FLAG)
+    """Accept while PostgreSQL is away."""
+    journal_after: float = field(default=0.5, validator=_JOURNAL_AFTER)
+    """Seconds without a commit until the journal is used."""
 
 
 @frozen(kw_only=True)
@@ -129,7 +140,12 @@ class RoutingSettings:
     give_up_after: float = field(default=86400.0, validator=_SECONDS)
     timeout: float = field(default=10.0, validator=_SOME_SECONDS)
     concurrency: int = field(default=32, validator=_whole(1, 10000))
-    lease: float = field(default=60.0, validator=_SOME_SECONDS)
+    lease: float = field(default=60.0, validator=_LEASE)
+    """Prolonged by heartbeats while an attempt lasts."""
+    breaker_failures: int = field(default=10, validator=_whole(1, 1_000_000))
+    """Failures in a row that open a target's breaker."""
+    breaker_probe: float = field(default=5.0, validator=_SOME_SECONDS)
+    """Between probes of a target whose breaker is open."""
 
 
 @frozen(kw_only=True)

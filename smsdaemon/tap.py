@@ -1,4 +1,4 @@
-"""What `twistd smsdaemon` calls; the only place that takes the reactor from the world."""
+"""What `twistd smsdaemon` calls; takes the reactor from the world, as worker_process.py does for workers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from smsdaemon.daemon import refuse
 from smsdaemon.errors import ConfigurationError
 from smsdaemon.log import observer
 from smsdaemon.settings import Settings, load
+from smsdaemon.steady_time import keep_steady
 
 
 class Options(usage.Options):
@@ -64,6 +65,7 @@ def makeService(options: Options) -> IService:
     """The root service; exits with 1 and a line per problem where it cannot be made."""
     from twisted.internet import reactor
 
+    keep_steady(reactor)
     demo = None if options["demo"] is None else Path(options["demo"])
     try:
         # twistd replaces sys.stdout by a log file object; the ready line is for whoever started us.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
@@ -13,12 +13,14 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import (
+    IAddress,
     IConsumer,
+    IHandshakeListener,
     IProtocol,
     IProtocolFactory,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import platformTrust
 from twisted.python.failure import Failure
 from twisted.web._newclient import HTTP11ClientProtocol, Request, RequestNotSent
@@ -28,6 +30,7 @@ from twisted.web.client import (
     RequestTransmissionFailed,
     ResponseDone,
     ResponseNeverReceived,
+    _HTTP11ClientFactory,
 )
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
@@ -40,7 +43,7 @@ from smsdaemon.backends.payload import body
 from smsdaemon.backends.reasons import is_cancelled, reason
 from smsdaemon.deferreds import follower
 from smsdaemon.domain.model import Answer, Client, Delivery, Target
-from smsdaemon.errors import TargetUnreachable
+from smsdaemon.errors import LeaseLost, TargetUnreachable
 from smsdaemon.ports import UtcClock
 
 MAX_ANSWER_BYTES = 65536
@@ -91,16 +94,18 @@ class HttpBackend:
         self._timeout = timeout
         self._policy = BrowserLikePolicyForHTTPS(platformTrust() if trust_root is None else trust_root)
         self._pool = _pool(reactor, connections_per_host)
-        self._single_use = HTTPConnectionPool(reactor, persistent=False)
+        self._single_use = _pool(reactor, connections_per_host, persistent=False)
         self._destination = lru_cache(_CACHED_DESTINATIONS)(self._make_destination)
         # Of its own: a TLS context costs milliseconds, and several targets may share a host.
         self._endpoint = lru_cache(_CACHED_DESTINATIONS)(self._make_endpoint)
         self._under_way: set[Deferred[Answer]] = set()
         self._closing = False
 
-    def deliver(self, delivery: Delivery, target: Target, client: Client) -> Deferred[Answer]:
+    def deliver(
+        self, delivery: Delivery, target: Target, client: Client, check_lease: Callable[[], None]
+    ) -> Deferred[Answer]:
         """Make one attempt; fails with TargetUnreachable, and with CancelledError only if cancelled."""
-        attempt = Deferred.fromCoroutine(self._attempt(delivery, target, client))
+        attempt = Deferred.fromCoroutine(self._attempt(delivery, target, client, check_lease))
         self._under_way.add(attempt)
         attempt.addTimeout(self._timeout, self._reactor, onTimeoutCancel=self._timed_out)
         attempt.addErrback(self._in_our_terms)
@@ -120,19 +125,21 @@ class HttpBackend:
 
     # --- one attempt -------------------------------------------------------------------------
 
-    async def _attempt(self, delivery: Delivery, target: Target, client: Client) -> Answer:
+    async def _attempt(
+        self, delivery: Delivery, target: Target, client: Client, check_lease: Callable[[], None]
+    ) -> Answer:
         destination = self._destination(target.url, target.secret)
         content = body(delivery, target, client)
         headers = self._signed(destination, str(delivery.id), content)
         dial = _Dial(destination.endpoint)
         try:
-            return await _exchange(self._pool, destination, dial, headers, content)
+            return await _exchange(self._pool, destination, dial, headers, content, check_lease)
         except (RequestNotSent, RequestTransmissionFailed, ResponseNeverReceived) as error:
             if dial.connected or is_cancelled(error):
                 raise
         # The peer closed an idle connection in the moment we used it. That is no failure of the
         # target, and it can tell a repeat by its webhook-id. This one is surely a new connection.
-        return await _exchange(self._single_use, destination, dial, headers, content)
+        return await _exchange(self._single_use, destination, dial, headers, content, check_lease)
 
     def _signed(self, destination: _Destination, webhook_id: str, content: bytes) -> Headers:
         now = self._now()
@@ -206,14 +213,13 @@ class HttpBackend:
         return wrapped
 
 
-def _pool(reactor: Reactor, connections_per_host: int) -> HTTPConnectionPool:
-    pool = HTTPConnectionPool(reactor)
+def _pool(reactor: Reactor, connections_per_host: int, persistent: bool = True) -> HTTPConnectionPool:
+    pool = HTTPConnectionPool(reactor, persistent)
     pool.maxPersistentPerHost = connections_per_host
     pool.cachedConnectionTimeout = _IDLE_CONNECTION_SECONDS
     # The number of attempts is ours, and twisted repeats no POST anyway.
     pool.retryAutomatically = False
-    # Else there are two lines in the log for every connection.
-    pool._factory = type("QuietFactory", (pool._factory,), {"noisy": False})  # type: ignore[assignment]
+    pool._factory = _ConnectionFactory
     return pool
 
 
@@ -223,7 +229,12 @@ def _host_header(scheme: str, host: str, port: int) -> str:
 
 
 async def _exchange(
-    pool: HTTPConnectionPool, destination: _Destination, dial: _Dial, headers: Headers, content: bytes
+    pool: HTTPConnectionPool,
+    destination: _Destination,
+    dial: _Dial,
+    headers: Headers,
+    content: bytes,
+    check_lease: Callable[[], None],
 ) -> Answer:
     """Send one request and read its answer.
 
@@ -231,9 +242,19 @@ async def _exchange(
     a request where this takes 82, and it hides the connection, which the reader of the body
     must be able to break off at once (its loseConnection waits for a TLS peer's goodbye).
     """
-    connection = await pool.getConnection(destination.key, dial)
+    obtained: Any = await pool.getConnection(destination.key, dial)
+    connection: _Connection = obtained
+    if destination.key[0] == "https":
+        await connection.secured()
+    try:
+        check_lease()
+    except LeaseLost:
+        connection.break_off()
+        raise
     request = Request(b"POST", destination.path, headers, _Content(content), pool.persistent)
-    response = await connection.request(request)
+    answering = connection.request(request)
+    connection.send_at_once()
+    response = await answering
     reader = _BodyReader(connection)
     response.deliverBody(reader)
     return Answer(
@@ -258,6 +279,53 @@ class _Dial:
         self.connected = True
         connecting: Deferred[IProtocol] = self._endpoint.connect(factory)
         return connecting
+
+
+@implementer(IHandshakeListener)
+class _Connection(HTTP11ClientProtocol):
+    """A connection that lets nothing lie about between the check of the lease and the network.
+
+    A process that is stopped there, for longer than its lease lasts, would send when it goes on.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)  # type: ignore[no-untyped-call]
+        self._secured: Deferred[None] = Deferred(lambda _: self.break_off())
+
+    def secured(self) -> Deferred[None]:
+        """Fires when TLS is established: what is written before that waits inside of it."""
+        return self._secured
+
+    def handshakeCompleted(self) -> None:
+        if not self._secured.called:
+            self._secured.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        if not self._secured.called:
+            self._secured.addErrback(lambda _: None)
+            self._secured.errback(reason)
+
+    def send_at_once(self) -> None:
+        """Hand what was written to the kernel now, and not in the reactor's next turn."""
+        transport: Any = self.transport
+        aggregator = getattr(transport, "_aggregator", None)
+        if aggregator is not None:  # of TLS, where it gathers small writes for a turn of its own
+            aggregator.flush()
+            transport = transport.transport
+        if transport.connected:
+            transport.doWrite()  # what it cannot send, and how it failed, the reactor will find again
+
+    def break_off(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()
+
+
+class _ConnectionFactory(_HTTP11ClientFactory):
+    noisy = False  # else there are two lines in the log for every connection
+
+    def buildProtocol(self, _: IAddress | None) -> _Connection:
+        return _Connection(self._quiescentCallback)
 
 
 @implementer(IBodyProducer)
@@ -285,15 +353,15 @@ class _Content:
 class _BodyReader(Protocol):
     """Reads a body to its end, so that its connection can be used again, or to MAX_ANSWER_BYTES."""
 
-    def __init__(self, connection: HTTP11ClientProtocol) -> None:
+    def __init__(self, connection: _Connection) -> None:
         self._connection = connection
         self._content = bytearray()
-        self.finished: Deferred[bytes] = Deferred(lambda _: self._break_off())
+        self.finished: Deferred[bytes] = Deferred(lambda _: connection.break_off())
 
     def dataReceived(self, data: bytes) -> None:
         self._content += data
         if len(self._content) > MAX_ANSWER_BYTES and not self.finished.called:
-            self._break_off()
+            self._connection.break_off()
             self.finished.callback(bytes(self._content[:MAX_ANSWER_BYTES]))
 
     def connectionLost(self, reason: Failure = Failure(ResponseDone())) -> None:  # noqa: B008
@@ -304,7 +372,3 @@ class _BodyReader(Protocol):
             self.finished.callback(bytes(self._content))
         else:
             self.finished.errback(reason)
-
-    def _break_off(self) -> None:
-        transport: Any = self._connection.transport
-        transport.abortConnection()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from smsdaemon.domain.masking import masked_number
 from smsdaemon.domain.model import Answer, Client, Delivery, Target
-from smsdaemon.log import masked
 
 
 class LogBackend:
@@ -23,12 +23,14 @@ class LogBackend:
         self._message_text = message_text
         self._log = Logger(namespace="smsdaemon.backends.log")
 
-    def deliver(self, delivery: Delivery, target: Target, client: Client) -> Deferred[Answer]:
+    def deliver(
+        self, delivery: Delivery, target: Target, client: Client, check_lease: Callable[[], None]
+    ) -> Deferred[Answer]:
         sms = delivery.sms
         fields = {
             "message_id": str(sms.id),
-            "receiver": masked(sms.receiver),
-            "sender": masked(sms.sender),
+            "receiver": masked_number(sms.receiver),
+            "sender": masked_number(sms.sender),
             "delivery_id": str(delivery.id),
             "kind": target.kind,
             "target": f"{client.reseller}/{client.name}/{target.name}",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +25,9 @@ from smsdaemon.errors import ConfigurationError, SmsDaemonError
 from smsdaemon.settings import Settings
 from smsdaemon.store.migrate import migrations
 from smsdaemon.store.pool import Pool
+from smsdaemon.store.safety import read_guarantee
 from smsdaemon.store.support import (
     TargetState,
-    durability_settings,
     queue_state,
     schema_state,
     target_states,
@@ -35,13 +37,16 @@ CONNECT_SECONDS = 3.0
 AT_ONCE = 50
 DEFAULT_PORTS = {"http": 80, "https": 443}
 FEW_DAYS = 14
+FEW_BYTES = 100_000_000
+
+Result = Literal["ok", "WARN", "FAIL"]
 
 
 @frozen
 class Finding:
     """One line of the output."""
 
-    result: Literal["ok", "WARN", "FAIL"]
+    result: Result
     check: str
     detail: str
 
@@ -78,14 +83,59 @@ async def _findings(reactor: Reactor, config: Path | None) -> AsyncIterator[Find
             yield Finding("FAIL", "settings", problem)
         return
     yield Finding("ok", "settings", "can be used")
-    for finding in _certificate(settings, datetime.now(UTC)):
+    for finding in (*_risks(settings), *_certificate(settings, datetime.now(UTC)), *_journal(settings)):
         yield finding
     try:
         async with database(reactor, settings) as pool:
-            async for finding in _database(reactor, pool):
+            async for finding in _database(reactor, settings, pool):
                 yield finding
     except SmsDaemonError as error:
         yield Finding("FAIL", "database", str(error))
+
+
+# --- settings ---------------------------------------------------------------------------------
+
+
+def _risks(settings: Settings) -> list[Finding]:
+    """What is allowed together, but seldom meant."""
+    found = []
+    timeout, shutdown = settings.routing.timeout, settings.shutdown_seconds
+    if shutdown < timeout:
+        found.append(
+            f"shutdown_seconds, {shutdown:g}, is below routing.timeout, {timeout:g}: a stop ends attempts"
+            " that could have succeeded, and they are made again"
+        )
+    if not settings.receiver.journal:
+        found.append(
+            "receiver.journal is false: while PostgreSQL is away, SMS are answered with 500, and providers"
+            " that do not repeat them lose them"
+        )
+    return [Finding("WARN", "settings", text) for text in found]
+
+
+# --- journal ----------------------------------------------------------------------------------
+
+
+def _journal(settings: Settings) -> list[Finding]:
+    if not settings.receiver.journal:
+        return []
+    folder = settings.state_dir / "journal"
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    try:
+        free = shutil.disk_usage(existing).free
+    except OSError as error:
+        return [Finding("FAIL", "journal", f"{existing} cannot be read: {error.strerror}")]
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK, effective_ids=True):
+        return [Finding("FAIL", "journal", f"{existing} is no folder that this user can write")]
+    return [journal_space(folder, free)]
+
+
+def journal_space(folder: Path, free: int) -> Finding:
+    """``free``: in bytes."""
+    room = f"{folder} can be written, {free // 1_000_000} MB are free"
+    if free < FEW_BYTES:
+        return Finding("WARN", "journal", f"{room}: SMS that come while PostgreSQL is away may not fit")
+    return Finding("ok", "journal", room)
 
 
 # --- certificate ------------------------------------------------------------------------------
@@ -114,12 +164,16 @@ def _certificate(settings: Settings, now: datetime) -> list[Finding]:
 # --- database ---------------------------------------------------------------------------------
 
 
-async def _database(reactor: Reactor, pool: Pool) -> AsyncIterator[Finding]:
-    unsafe = {name: value for name, value in (await durability_settings(pool)).items() if value == "off"}
-    for name in unsafe:
-        yield Finding("FAIL", "database", f"{name} is off: what was answered with 200 could be lost")
-    if not unsafe:
-        yield Finding("ok", "database", "reachable; fsync, full_page_writes and synchronous_commit are on")
+async def _database(reactor: Reactor, settings: Settings, pool: Pool) -> AsyncIterator[Finding]:
+    guarantee = await read_guarantee(pool)
+    unsafe: Result = "WARN" if settings.database.allow_unsafe else "FAIL"
+    for problem in guarantee.problems:
+        yield Finding(unsafe, "database", problem)
+    for warning in guarantee.warnings:
+        yield Finding("WARN", "database", warning)
+    checksums = "on" if guarantee.data_checksums else "off"
+    result: Result = unsafe if guarantee.problems else "ok"
+    yield Finding(result, "guarantee", f"{guarantee.statement}; data checksums {checksums}")
     state, ours = await schema_state(pool), migrations()[-1].number
     if state is None:
         yield Finding("FAIL", "schema", "there is none: run smsdaemon migrate, or start the daemon")

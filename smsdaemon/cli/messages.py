@@ -15,7 +15,8 @@ from rich.text import Text
 
 from smsdaemon.cli.session import Reactor, config_option, json_option, read_settings, run, usable_database
 from smsdaemon.cli.since import Since
-from smsdaemon.store.support import MessageRow, Selection
+from smsdaemon.store.selection import Selection
+from smsdaemon.store.support import MessageRow
 from smsdaemon.store.support import messages as stored_messages
 
 COLUMNS = ("received", "id", "receiver", "sender", "state", "attempts", "target", "client")

@@ -20,8 +20,9 @@ from smsdaemon.cli.session import (
 )
 from smsdaemon.cli.since import Since
 from smsdaemon.store.pool import Pool
-from smsdaemon.store.support import Dead, why_not_dead
-from smsdaemon.store.support import redeliver as redeliver_stored
+from smsdaemon.store.redelivery import Dead, why_not_dead
+from smsdaemon.store.redelivery import redeliver as redeliver_stored
+from smsdaemon.store.selection import own_id
 
 
 @click.command()
@@ -59,6 +60,7 @@ def redeliver(
 
 
 async def _by_id(pool: Pool, id_: UUID) -> int:
+    id_ = await own_id(pool, id_)
     why = await why_not_dead(pool, id_)
     if why is not None:
         raise Failed(why)

@@ -23,7 +23,7 @@ from twisted.web.server import Site
 from smsdaemon.cli.backend_site import Attempt, BackendResource, Behaviour, Counts, webhook
 from smsdaemon.cli.given import Confidential
 from smsdaemon.cli.session import Failed, Reactor, config_option, json_option, run
-from smsdaemon.log import masked
+from smsdaemon.domain.masking import masked_number
 
 
 class _Secret(Confidential):
@@ -204,12 +204,12 @@ class _Printer:
         row["attempt"] = row.pop("number")
         if not self._show_text:
             del row["text"]
-            row["sender"] = masked(attempt.sender)
+            row["sender"] = masked_number(attempt.sender)
         return json.dumps(row)
 
     def _line(self, attempt: Attempt) -> str:
         signature = {None: "", True: " signature ok", False: " signature WRONG"}[attempt.signature_ok]
-        sender = attempt.sender if self._show_text else masked(attempt.sender)
+        sender = attempt.sender if self._show_text else masked_number(attempt.sender)
         line = (
             f"{attempt.at:%H:%M:%S.%f} {attempt.status} id {attempt.id} delivery {attempt.delivery}"
             f" attempt {attempt.number} to {attempt.target!r} for {attempt.receiver} from {sender}{signature}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 
 from attrs import field, frozen
 
@@ -30,21 +29,13 @@ class RetryPolicy:
         delay = self.schedule[min(round_attempt, len(self.schedule)) - 1]
         return delay * (1 + JITTER * jitter)
 
-    def next_due(
-        self,
-        round_attempt: int,
-        round_started_at: datetime,
-        now: datetime,
-        jitter: float,
-        retry_after: float | None = None,
-    ) -> datetime | None:
-        """When to try again after attempt ``round_attempt`` failed, or None to give up.
+    def next_delay(
+        self, round_attempt: int, round_seconds: float, jitter: float, retry_after: float | None = None
+    ) -> float | None:
+        """Seconds to the next attempt after attempt ``round_attempt`` failed, or None to give up.
 
-        ``retry_after``, the wish of the target, makes a delay longer and never shorter, and does
-        not outlast ``give_up_after``.
+        ``round_seconds``: since the first attempt of the round. ``retry_after``, the wish of the
+        target, makes a delay longer and never shorter, and does not outlast ``give_up_after``.
         """
         delay = max(self.delay_before(round_attempt + 1, jitter), retry_after or 0.0)
-        due_at = now + timedelta(seconds=delay)
-        if due_at > round_started_at + timedelta(seconds=self.give_up_after):
-            return None
-        return due_at
+        return None if round_seconds + delay > self.give_up_after else delay

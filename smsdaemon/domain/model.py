@@ -111,6 +111,8 @@ class Submission:
     message_id: str | None = None
     encoding: str = "utf-8"
     """The charset the text was decoded with, in lower case."""
+    raw_text: bytes | None = field(default=None, repr=False)
+    """The text's bytes as they came, where decoding them again could give something else; else None."""
     provider: str = "generic"
 
 
@@ -132,6 +134,8 @@ class InboundSMS:
     provider: str = "generic"
     provider_message_id: str | None = None
     encoding: str = "utf-8"
+    raw_text: bytes | None = field(default=None, repr=False)
+    """As in Submission; not read back with a delivery."""
     parts: int = 1
 
 
@@ -160,9 +164,13 @@ class Delivery:
     """Number of this attempt among all that were made, from 1."""
     round_attempt: int
     """The same since the delivery was last made pending (acceptance or redelivery)."""
-    round_started_at: datetime = field(validator=_aware)
-    """When the first attempt of this round began; giving up counts from here."""
+    round_seconds: float
+    """From the first attempt of this round to this lease, by the database's clock, which does not step
+    when this machine's does; giving up counts from the first attempt."""
     hops: tuple[Hop, ...] = ()
+    leased_at: float | None = None
+    """This process' ports.Timer just before the statement was sent that leased it, so that the lease
+    surely lasts from then; None where nobody took the time."""
 
     @property
     def conversation(self) -> tuple[int, str, int]:
@@ -201,6 +209,18 @@ class Dead:
 
 
 Outcome = Delivered | Postponed | Dead
+
+
+@frozen(kw_only=True)
+class Attempt:
+    """How one attempt went, for whoever asks later what happened (`smsdaemon why`)."""
+
+    seconds: float
+    """From its beginning to its end."""
+    status: int | None = None
+    """Of the target's answer; None where there was none."""
+    answer: str = field(default="", repr=False)
+    """The first 200 characters of the answer's body, storable (domain.text.storable)."""
 
 
 @frozen(kw_only=True)

@@ -19,6 +19,7 @@ from smsdaemon.domain.model import (
     Target,
     TargetKind,
 )
+from smsdaemon.domain.text import storable
 from smsdaemon.errors import NoRoute
 
 LONGEST_RETRY_AFTER = 3600.0
@@ -28,6 +29,7 @@ _GONE = 410
 _HONOUR_RETRY_AFTER = (429, 503)
 _KINDS: tuple[TargetKind, ...] = ("acd_group", "application")
 _SHOWN_CHARACTERS = 80
+_KEPT_CHARACTERS = 200
 
 
 @frozen(kw_only=True)
@@ -58,6 +60,13 @@ def read_answer(
     if answer.status in _HONOUR_RETRY_AFTER:
         return TryAgain(reason=reason, retry_after=retry_after_seconds(answer.retry_after, now))
     return TryAgain(reason=reason)
+
+
+def excerpt(body: bytes) -> str:
+    """The first 200 characters of an answer's body, storable, whatever its charset."""
+    # No character of UTF-8 has more than four bytes; a cut one would be behind the 200.
+    beginning = body[: 4 * _KEPT_CHARACTERS].decode(errors="replace")
+    return storable(beginning[:_KEPT_CHARACTERS])
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float | None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from attrs import field, frozen
 
-from smsdaemon.domain.text import storable
 from smsdaemon.errors import MalformedRequest
 
 MAX_FIELDS = 100
 
-Values = dict[bytes, list[tuple[str, str]]]
-"""Lower-case name -> its values in the order of the request, each with the charset it was in."""
+Value = tuple[str, str, bytes | None]
+"""A text, the charset it was in, and its bytes; None: its bytes can only mean this text."""
 
-Decode = Callable[[bytes], tuple[str, str]]
+Values = dict[bytes, list[Value]]
+"""Lower-case name -> its values in the order of the request."""
 
 
 @frozen
@@ -48,7 +48,7 @@ def first_not_blank(names: Names, sources: Iterable[Values]) -> str | None:
     """
     for source in sources:
         for name in names.wire:
-            for value, _ in source.get(name, ()):
+            for value, _, _ in source.get(name, ()):
                 if stripped := value.strip():
                     if names.max_length is not None and len(stripped) > names.max_length:
                         raise MalformedRequest(
@@ -58,21 +58,16 @@ def first_not_blank(names: Names, sources: Iterable[Values]) -> str | None:
     return None
 
 
-def first_not_empty(names: Names, sources: Iterable[Values]) -> tuple[str, str] | None:
-    """The first value of at least one character, blanks count, with its charset.
+def first_not_empty(names: Names, sources: Iterable[Values]) -> Value | None:
+    """The first value of at least one character, blanks count.
 
     Where the field is there but always empty, its first value; None where it is not there.
     """
     empty = None
     for source in sources:
         for name in names.wire:
-            for pair in source.get(name, ()):
-                if pair[0]:
-                    return pair
-                empty = empty or pair
+            for value in source.get(name, ()):
+                if value[0]:
+                    return value
+                empty = empty or value
     return empty
-
-
-def text_pair(value: str, charset: str) -> tuple[str, str]:
-    """For values that a parser has decoded already."""
-    return storable(value), charset

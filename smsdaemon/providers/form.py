@@ -27,7 +27,8 @@ def read_form(raw: bytes, wanted: Collection[bytes], charset: str | None) -> tup
             name = _unescaped(name).lower()
             if name not in wanted:
                 continue
-        values.setdefault(name, []).append(decode(_unescaped(value), charset))
+        plain = _unescaped(value)
+        values.setdefault(name, []).append((*decode(plain, charset), plain))
     return values, count
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from smsdaemon.domain.model import RawRequest, Submission
+from smsdaemon.domain.text import worth_keeping
 from smsdaemon.errors import MalformedRequest, UnsupportedBody
 from smsdaemon.providers.content_type import NO_TYPE, ContentType, content_type
 from smsdaemon.providers.fields import Names, Values, check_count, first_not_blank, first_not_empty
@@ -51,7 +52,7 @@ class GenericProvider:
         if receiver is None or sender is None or message is None:
             found = {RECEIVER: receiver, SENDER: sender, MESSAGE: message}
             raise MalformedRequest("missing: " + ", ".join(str(n) for n, v in found.items() if v is None))
-        text, encoding = message
+        text, encoding, raw = message
         return Submission(
             receiver=receiver.strip(),
             sender=sender,
@@ -60,6 +61,7 @@ class GenericProvider:
             token=_stripped(first_not_blank(TOKEN, sources)),
             message_id=_stripped(first_not_blank(MESSAGE_ID, sources)),
             encoding=encoding,
+            raw_text=worth_keeping(raw, text),
             provider=self.name,
         )
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Collection
 from typing import NoReturn
 
-from smsdaemon.domain.text import decode
+from smsdaemon.domain.text import bytes_again, decode, decode_reversibly, storable
 from smsdaemon.errors import MalformedRequest
-from smsdaemon.providers.fields import Values, check_count, text_pair
+from smsdaemon.providers.fields import Value, Values, check_count
 
 
 class _Object(list[tuple[str, object]]):
@@ -21,8 +21,12 @@ def read_json(raw: bytes, wanted: Collection[bytes], charset: str | None) -> tup
     Numbers count as the text they were written in, ``true`` and ``false`` as theirs, ``null`` as
     absent. Raises MalformedRequest for anything that is no flat JSON object, too many members too.
     """
-    text, encoding = decode(raw, charset)
-    members = _parsed(text.removeprefix("\ufeff"))
+    text, encoding = decode_reversibly(raw, charset)
+    # NUL within a string would be a syntax error here, where in any other body it becomes U+FFFD.
+    members = _parsed(text.removeprefix("\ufeff").replace("\0", "\ufffd"))
+    # What stands in ASCII, most of it as \uXXXX, means the same in every charset. (Bytes of UTF-16 can
+    # look like ASCII too, but they are more than characters.)
+    ascii = raw.isascii() and len(raw) == len(text)
     check_count(len(members))
     values: Values = {}
     for name, value in members:
@@ -30,7 +34,10 @@ def read_json(raw: bytes, wanted: Collection[bytes], charset: str | None) -> tup
             raise MalformedRequest("the JSON object is not flat")
         key = name.encode("utf-8", "surrogatepass").lower()
         if key in wanted and value is not None:
-            values.setdefault(key, []).append(text_pair(_literal(value), encoding))
+            found = _literal(value)
+            values.setdefault(key, []).append(
+                (storable(found), encoding, None) if ascii else _with_bytes(found, encoding)
+            )
     return values, len(members)
 
 
@@ -50,6 +57,16 @@ def _parsed(text: str) -> _Object:
     if not isinstance(parsed, _Object):
         raise MalformedRequest("the JSON body is not an object")
     return parsed
+
+
+def _with_bytes(text: str, encoding: str) -> Value:
+    """The bytes are made of the parsed text by the body's charset.
+
+    Those between the quotation marks would be none of the text's own: escapes are in them. A character
+    that came as an escape and is not in the charset has no bytes, and so has all of its text.
+    """
+    raw = bytes_again(text, encoding)
+    return (storable(text), encoding, None) if raw is None else (*decode(raw, encoding), raw)
 
 
 def _literal(value: object) -> str:

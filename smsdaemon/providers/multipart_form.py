@@ -29,7 +29,7 @@ def read_multipart(
             check_count(count)
             name = (part.name or "").encode("latin-1").lower()
             if name in wanted:
-                values.setdefault(name, []).append(decode(content, part.charset or charset))
+                values.setdefault(name, []).append((*decode(content, part.charset or charset), content))
     # ValueError: the parser's own errors, and whatever str() and bytes() make of odd headers.
     except ValueError as error:
         raise MalformedRequest("the multipart body cannot be parsed") from error

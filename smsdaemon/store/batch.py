@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
+from attrs import define
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable
+from smsdaemon.errors import StoreConflict, StoreOverloaded, StoreRefused, StoreUnavailable
 from smsdaemon.ports import Timer
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 Connection = Any
 
+MAX_ROWS = 200
+STATEMENT_SECONDS = 2.5
+"""Server-side limit of one statement of the hot path."""
+PATIENCE_SECONDS = 2.0
+"""How long a row waits for a connection. With the above: under the 5 s in which a peer hears 500."""
 MAX_REPEATS = 20
 """A batch refused because another process was at the same rows goes through the next time, nearly
 always; this bounds the rest."""
+
+
+@define(eq=False)
+class _Waiting(Generic[Row, Result]):
+    row: Row
+    until: float
+    done: Deferred[Result]
 
 
 class Batcher(Generic[Row, Result]):
@@ -47,86 +60,116 @@ class Batcher(Generic[Row, Result]):
         self._lend, self._send, self._timer = lend, send, timer
         self._may_be_under_way, self._max_rows = under_way, max_rows
         self._max_waiting, self._patience = max_waiting, patience
-        self._waiting: deque[tuple[float, Row, Deferred[Result]]] = deque()
+        self._waiting: deque[_Waiting[Row, Result]] = deque()
         self._under_way = 0
+        self._closed = False
         self._alarm: Any = None
 
     def add(self, row: Row) -> Deferred[Result]:
-        """Send the row with the next batch; fires with its own result."""
+        """Send the row with the next batch; fires with its own result.
+
+        Cancelling withdraws a row that was not sent. One that was may be stored or not, but is not
+        sent again where its batch is repeated.
+        """
         d: Deferred[Result] = Deferred()
-        if len(self._waiting) >= self._max_waiting:
-            d.errback(StoreUnavailable("too many are waiting for the database"))
+        if self._closed:
+            d.errback(StoreUnavailable("the store is closed"))
             return d
-        self._waiting.append((self._timer.seconds() + self._patience, row, d))
+        if len(self._waiting) >= self._max_waiting:
+            d.errback(StoreOverloaded("too many are waiting for the database"))
+            return d
+        self._waiting.append(_Waiting(row, self._timer.seconds() + self._patience, d))
         if self._alarm is None:
             self._alarm = self._timer.callLater(self._patience, self._withdraw)
         self._pump()
         return d
 
     def close(self) -> None:
-        """Withdraw what was not sent; what is under way goes on."""
+        """Withdraw what was not sent and take nothing more; what is under way goes on."""
+        self._closed = True
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
         waiting, self._waiting = self._waiting, deque()
-        for _, _, d in waiting:
-            d.errback(StoreUnavailable("the store is closed"))
+        for entry in _wanted(waiting):
+            entry.done.errback(StoreUnavailable("the store is closed"))
 
     def _pump(self) -> None:
         # A batch takes its rows when it has a connection, not when it asks for one: what comes in
         # the meantime goes along.
         while self._waiting and self._under_way < self._may_be_under_way:
             self._under_way += 1
-            self._lend(self._one_batch).addBoth(self._done)
+            self._lend(self._one_batch).addCallbacks(self._done, self._not_lent)
 
     def _one_batch(self, connection: Connection) -> Deferred[None]:
         taken = [self._waiting.popleft() for _ in range(min(self._max_rows, len(self._waiting)))]
-        if not taken:
-            return succeed(None)
-        return self._try([(row, d) for _, row, d in taken], connection, MAX_REPEATS)
+        return self._try(taken, connection, MAX_REPEATS)
 
     def _try(
-        self, rows: list[tuple[Row, Deferred[Result]]], connection: Connection, repeats: int
+        self, entries: list[_Waiting[Row, Result]], connection: Connection, repeats: int
     ) -> Deferred[None]:
-        d = self._send(connection, [row for row, _ in rows])
+        entries = _wanted(entries)
+        if not entries:
+            return succeed(None)
+        d = self._send(connection, [entry.row for entry in entries])
         return d.addCallbacks(
-            self._deliver, self._failed, callbackArgs=(rows,), errbackArgs=(rows, connection, repeats)
+            self._deliver, self._failed, callbackArgs=(entries,), errbackArgs=(entries, connection, repeats)
         )
 
-    def _deliver(self, results: list[Result], rows: list[tuple[Row, Deferred[Result]]]) -> None:
-        for (_, d), result in zip(rows, results, strict=True):
-            d.callback(result)
+    def _deliver(self, results: list[Result], entries: list[_Waiting[Row, Result]]) -> None:
+        for entry, result in zip(entries, results, strict=True):
+            if not entry.done.called:
+                entry.done.callback(result)
 
     def _failed(
-        self, failure: Failure, rows: list[tuple[Row, Deferred[Result]]], connection: Connection, repeats: int
+        self,
+        failure: Failure,
+        entries: list[_Waiting[Row, Result]],
+        connection: Connection,
+        repeats: int,
     ) -> Deferred[None] | None:
         if failure.check(StoreConflict) and repeats > 0:
-            return self._try(rows, connection, repeats - 1)
-        if failure.check(StoreRefused) and len(rows) > 1:
-            return self._one_by_one(rows, connection)
-        for _, d in rows:
-            d.errback(failure)
+            return self._try(entries, connection, repeats - 1)
+        if failure.check(StoreRefused) and len(entries) > 1:
+            return self._one_by_one(entries, connection)
+        for entry in entries:
+            if not entry.done.called:
+                entry.done.errback(failure)
         return None
 
-    def _one_by_one(self, rows: list[tuple[Row, Deferred[Result]]], connection: Connection) -> Deferred[None]:
+    def _one_by_one(self, entries: list[_Waiting[Row, Result]], connection: Connection) -> Deferred[None]:
         def next_one(_: None) -> Deferred[None]:
             if not remaining:
                 return succeed(None)
             return self._try([remaining.popleft()], connection, MAX_REPEATS).addCallback(next_one)
 
-        remaining = deque(rows)
+        remaining = deque(entries)
         return next_one(None)
 
     def _done(self, _: object) -> None:
         self._under_way -= 1
         self._pump()
 
+    def _not_lent(self, failure: Failure) -> None:
+        """No connection will come: asking for the next would fail at once, again and again."""
+        waiting, self._waiting = self._waiting, deque()
+        self._under_way -= 1
+        for entry in _wanted(waiting):
+            entry.done.errback(failure)
+
     def _withdraw(self) -> None:
         """Fail what has waited too long for a connection, and look again when the next would have."""
         self._alarm = None
         now = self._timer.seconds()
-        while self._waiting and self._waiting[0][0] <= now:
-            _, _, d = self._waiting.popleft()
-            d.errback(StoreUnavailable("PostgreSQL is not reachable"))
-        if self._waiting:
-            self._alarm = self._timer.callLater(self._waiting[0][0] - now, self._withdraw)
+        late = []
+        while self._waiting and self._waiting[0].until <= now:
+            late.append(self._waiting.popleft())
+        for entry in _wanted(late):
+            entry.done.errback(StoreUnavailable("PostgreSQL is not reachable"))
+        if self._waiting and self._alarm is None:
+            self._alarm = self._timer.callLater(self._waiting[0].until - now, self._withdraw)
+
+
+def _wanted(entries: Iterable[_Waiting[Row, Result]]) -> list[_Waiting[Row, Result]]:
+    """Without those whose result nobody waits for any more."""
+    return [entry for entry in entries if not entry.done.called]

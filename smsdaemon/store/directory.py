@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from smsdaemon.domain.model import Client, Connector, Directory, Target
 from smsdaemon.errors import SmsDaemonError, StoreUnavailable
 from smsdaemon.store import directory_queries as queries
+from smsdaemon.store.directory_copy import DirectoryCopy
 from smsdaemon.store.directory_rows import slices, token_hashes
 from smsdaemon.store.pool import Pool, Run
 
@@ -22,6 +23,7 @@ CHANNEL = "smsdaemon_directory"
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
+COPY_AGAIN_SECONDS = 30.0
 
 
 class DirectorySnapshot:
@@ -33,9 +35,18 @@ class DirectorySnapshot:
     """
 
     def __init__(
-        self, *, pool: Pool, reactor: IReactorTime, on_change: Sequence[Callable[[], object]] = ()
+        self,
+        *,
+        pool: Pool,
+        reactor: IReactorTime,
+        on_change: Sequence[Callable[[], object]] = (),
+        copy: DirectoryCopy | None = None,
+        writes_copy: bool = False,
     ) -> None:
-        """``on_change``: called after each time that the snapshot was replaced."""
+        """``on_change``: called after each time that the snapshot was replaced.
+
+        ``copy``: what use_copy() reads; ``writes_copy``: whether this process is the one that writes it.
+        """
         self._log = Logger(namespace="smsdaemon.store")
         self._pool, self._reactor, self._on_change = pool, reactor, list(on_change)
         self._directory: Directory | None = None
@@ -45,11 +56,21 @@ class DirectorySnapshot:
         self._pause = FIRST_PAUSE_SECONDS
         self._outdated = False
         self._stopped = False
+        self._copy, self._writes_copy = copy, writes_copy
+        self._stale = False
+        self._writing: Deferred[None] | None = None
+        self._written: Directory | None = None
+        self._copy_again: IDelayedCall | None = None
 
     @property
     def loaded(self) -> bool:
-        """Whether there is a snapshot at all."""
+        """Whether there is a snapshot at all, of PostgreSQL or of the disk."""
         return self._directory is not None
+
+    @property
+    def stale(self) -> bool:
+        """Whether the snapshot is the one of the disk: nothing was read from PostgreSQL yet."""
+        return self._stale
 
     def current(self) -> Directory:
         """The newest snapshot; raises StoreUnavailable before the first one is there."""
@@ -62,15 +83,29 @@ class DirectorySnapshot:
         self._on_change.append(changed)
 
     def start(self) -> Deferred[None]:
-        """Fires when the first snapshot is there, however long PostgreSQL is away; stop cancels it."""
+        """Fires when the first snapshot was read, however long PostgreSQL is away; stop cancels it.
+
+        The copy on disk does not count.
+        """
         self._first = Deferred()
         self.refresh()
         return self._first
+
+    def use_copy(self) -> Deferred[bool]:
+        """Take the copy on disk for the time being; fires with whether it became the snapshot.
+
+        What is read from PostgreSQL wins, also while the copy is being read.
+        """
+        if self._copy is None or self._directory is not None:
+            return succeed(False)
+        return self._copy.read().addCallback(self._take_copy)
 
     def stop(self) -> None:
         """Read no more; the last snapshot stays."""
         self._stopped = True
         self._cancel_retry()
+        if self._copy_again is not None and self._copy_again.active():
+            self._copy_again.cancel()
         if self._reading is not None:
             self._reading.cancel()
         if self._first is not None and not self._first.called:
@@ -91,14 +126,50 @@ class DirectorySnapshot:
         d.addErrback(self._read_later).addBoth(self._done)
 
     def _replace(self, directory: Directory) -> None:
-        self._directory = directory
         self._pause = FIRST_PAUSE_SECONDS
         self._log.debug("directory read: {connectors} connectors", connectors=len(directory.connectors))
+        self._put(directory, stale=False)
+        if self._first is not None and not self._first.called:
+            self._first.callback(None)
+        self._write_copy()
+
+    def _take_copy(self, directory: Directory | None) -> bool:
+        if directory is None or self._directory is not None or self._stopped:
+            return False
+        self._put(directory, stale=True)
+        said = "the directory of before is in force until PostgreSQL can be read: {connectors} connectors"
+        self._log.warn(said, connectors=len(directory.connectors))
+        return True
+
+    def _put(self, directory: Directory, *, stale: bool) -> None:
+        self._directory, self._stale = directory, stale
         for changed in self._on_change:
             # One follower's bug must not keep the others from the news.
             maybeDeferred(changed).addErrback(partial(self._log.failure, "a change was not followed"))
-        if self._first is not None and not self._first.called:
-            self._first.callback(None)
+
+    def _write_copy(self) -> None:
+        """Write the snapshot, unless it is there; while one is being written, after that."""
+        directory = self._directory
+        if self._copy is None or not self._writes_copy or directory is None or self._stale or self._stopped:
+            return
+        # Nearly all of it is the same objects as before, so comparing is quick.
+        if self._writing is not None or directory == self._written:
+            return
+        self._writing = d = self._copy.write(directory)
+        d.addCallbacks(self._copy_written, self._copy_not_written, callbackArgs=(directory,))
+
+    def _copy_written(self, _: None, directory: Directory) -> None:
+        self._writing, self._written = None, directory
+        self._write_copy()
+
+    def _copy_not_written(self, failure: Failure) -> None:
+        self._writing, self._written = None, None
+        if failure.check(SmsDaemonError):
+            self._log.warn("{why}", why=str(failure.value))
+        else:
+            self._log.failure("the directory's copy could not be written", failure)
+        if not self._stopped and (self._copy_again is None or not self._copy_again.active()):
+            self._copy_again = self._reactor.callLater(COPY_AGAIN_SECONDS, self._write_copy)
 
     def _read_later(self, failure: Failure) -> None:
         if self._stopped and failure.check(CancelledError):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import psycopg2
 import psycopg2.extensions
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -124,6 +124,18 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
             d.addBoth(answered)
         return d
 
+    def close(self) -> None:
+        """As txpostgres does, also where libpq has closed the socket before the reactor was told."""
+        try:
+            super().close()
+        except OSError:
+            # epoll has forgotten the descriptor by itself, and Twisted gives up halfway: whatever gets
+            # its number next would never be watched.
+            for watched in (getattr(self.reactor, "_reads", None), getattr(self.reactor, "_writes", None)):
+                if isinstance(watched, set):
+                    watched.intersection_update(self.reactor._selectables)
+            super().close()
+
     def doRead(self) -> None:
         self._survive(super().doRead)
 
@@ -143,6 +155,22 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         except ValueError:
             # libpq has closed the socket, and the driver does not know yet: there is nothing to watch.
             self.connectionLost(Failure(psycopg2.InterfaceError("the connection's socket is closed")))
+
+    def _runInteraction(self, interaction: Callable[[Any], Deferred[T]]) -> Deferred[T]:
+        """As txpostgres does it, but for the traceback in the log when the connection is lost meanwhile."""
+        cursor = self.cursor()
+        d: Deferred[Any] = cursor.execute("begin")
+        d.addCallback(interaction)
+        d.addCallback(lambda result: cursor.execute("commit").addCallback(lambda _: result))
+        return d.addErrback(self._roll_back, cursor)
+
+    def _roll_back(self, failure: Failure, cursor: Any) -> Deferred[Any]:
+        def not_rolled_back(_: Failure) -> Failure:
+            lost = psycopg2.InterfaceError("the connection was lost in a transaction")
+            return failure if _is_dead(failure) else Failure(lost)
+
+        rolled_back: Deferred[Any] = maybeDeferred(cursor.execute, "rollback")
+        return rolled_back.addCallbacks(lambda _: failure, not_rolled_back)
 
     def rows(self, sql: str, params: object = None) -> Deferred[Rows]:
         """Run one statement, or several joined by ``;`` as one transaction; rows of the last one."""

@@ -9,71 +9,15 @@ conversations are kept in order is told in docs/architecture.md, "Order"; in sho
 - Locks are taken in the order of ids, so that two of these never wait for each other in a circle.
 """
 
-REPEATS_ARE_KNOWN_FOR = "7 days"
-"""Contract 3, Repeats."""
-
 _PAYLOAD = """
-    d.id, d.seq, d.target_id, d.lease, d.attempts, d.round_attempts, d.round_started_at, d.hops,
+    d.id, d.seq, d.target_id, d.lease, d.attempts, d.round_attempts,
+    extract(epoch FROM now() - d.round_started_at)::float8, d.hops,
     m.id, m.received_at, m.connector_id, m.client_id, m.receiver, m.sender, m.sender_raw, m.text,
     m.keyword, m.provider, m.provider_message_id, m.encoding, m.parts
 """
-"""What store.postgres.read_delivery() reads: a leased ``delivery`` d and its ``message`` m."""
+"""What store.deliveries.read_delivery() reads: a leased ``delivery`` d and its ``message`` m."""
 
-ACCEPT = f"""
-WITH input AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%(rows)s) AS r(
-        n integer, id uuid, received_at timestamptz, connector_id bigint, client_id bigint,
-        target_id bigint, receiver text, sender text, sender_raw text, text text, keyword text,
-        provider text, provider_message_id text, encoding text, parts integer,
-        delivery_id uuid, repeat_key text, wants_lease boolean)
-), known AS (
-    -- A repeat updates the row it meets with what it holds, since only that returns it.
-    INSERT INTO provider_repeat AS k (key, message_id, seen_at)
-    SELECT DISTINCT ON (repeat_key) decode(repeat_key, 'hex'), id, received_at
-    FROM input WHERE repeat_key IS NOT NULL ORDER BY repeat_key, n
-    ON CONFLICT (key) DO UPDATE SET
-        message_id = CASE WHEN k.seen_at < EXCLUDED.seen_at - interval '{REPEATS_ARE_KNOWN_FOR}'
-                          THEN EXCLUDED.message_id ELSE k.message_id END,
-        seen_at = CASE WHEN k.seen_at < EXCLUDED.seen_at - interval '{REPEATS_ARE_KNOWN_FOR}'
-                       THEN EXCLUDED.seen_at ELSE k.seen_at END
-    RETURNING encode(k.key, 'hex') AS repeat_key, k.message_id
-), fresh AS MATERIALIZED (
-    SELECT i.* FROM input i LEFT JOIN known k USING (repeat_key)
-    WHERE i.repeat_key IS NULL OR k.message_id = i.id
-), stored AS (
-    INSERT INTO message (id, received_at, connector_id, client_id, receiver, sender, sender_raw, text,
-                         keyword, provider, provider_message_id, encoding, parts)
-    SELECT id, received_at, connector_id, client_id, receiver, sender, sender_raw, text,
-           keyword, provider, provider_message_id, encoding, parts
-    FROM fresh
-), heads AS MATERIALIZED (
-    SELECT d.target_id, d.connector_id, d.sender FROM delivery d
-    WHERE d.due_at IS NOT NULL
-      AND (d.target_id, d.connector_id, d.sender) IN (SELECT target_id, connector_id, sender FROM fresh)
-    ORDER BY d.id FOR KEY SHARE OF d
-), placed AS (
-    SELECT f.*, h.target_id IS NULL AND
-           row_number() OVER (PARTITION BY f.target_id, f.connector_id, f.sender ORDER BY f.n) = 1 AS head
-    FROM fresh f LEFT JOIN heads h USING (target_id, connector_id, sender)
-), queued AS (
-    INSERT INTO delivery (id, message_id, connector_id, sender, target_id, due_at, lease, leased_until,
-                          attempts, round_attempts, round_started_at)
-    SELECT delivery_id, id, connector_id, sender, target_id,
-           CASE WHEN head THEN now() + %(first_delay)s * interval '1 second' END,
-           CASE WHEN head AND wants_lease THEN %(lease)s::uuid END,
-           CASE WHEN head AND wants_lease THEN now() + %(lease_seconds)s * interval '1 second' END,
-           CASE WHEN head AND wants_lease THEN 1 ELSE 0 END,
-           CASE WHEN head AND wants_lease THEN 1 ELSE 0 END,
-           CASE WHEN head AND wants_lease THEN now() END
-    FROM placed ORDER BY target_id, connector_id, sender, n
-    RETURNING message_id, lease, round_started_at
-)
-SELECT i.n, coalesce(k.message_id, i.id), q.message_id IS NULL, q.lease, q.round_started_at
-FROM input i LEFT JOIN known k USING (repeat_key) LEFT JOIN queued q ON q.message_id = i.id
-ORDER BY i.n
-"""
-
-SETTLE = f"""
+_SETTLE = f"""
 SELECT 1 FROM delivery d WHERE d.id IN (
     SELECT unnest(%(ids)s::uuid[])
     UNION ALL
@@ -85,8 +29,9 @@ ORDER BY d.id FOR UPDATE OF d;
 
 WITH outcome AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(rows)s) AS r(
-        n integer, id uuid, lease uuid, state text, reason text, delay double precision,
-        attempted boolean, onward_id uuid, onward_target bigint, onward_hops jsonb)
+        n integer, id uuid, lease uuid, state text, reason text, status integer, seconds real,
+        answer text, delay double precision, attempted boolean,
+        onward_id uuid, onward_target bigint, onward_hops jsonb)
 ), held AS MATERIALIZED (
     SELECT d.id, o.n FROM outcome o JOIN delivery d ON d.id = o.id AND d.lease = o.lease
 ), ended AS (
@@ -95,19 +40,24 @@ WITH outcome AS MATERIALIZED (
     RETURNING o.n, d.*
 ), history AS (
     INSERT INTO ended_delivery (message_id, seq, id, connector_id, sender, target_id, state, reason,
-                                attempts, hops, ended_at)
+                                attempts, hops, ended_at, holder, status, seconds, answer)
     SELECT e.message_id, e.seq, e.id, e.connector_id, e.sender, e.target_id, o.state, o.reason,
-           e.attempts, e.hops, now()
+           e.attempts, e.hops, now(), e.holder, o.status, o.seconds, o.answer
     FROM ended e JOIN outcome o USING (n)
 ), postponed AS (
     UPDATE delivery d SET
-        lease = NULL, leased_until = NULL, reason = o.reason,
-        due_at = now() + o.delay * interval '1 second',
+        lease = NULL, leased_until = NULL, holder = NULL, reason = o.reason,
+        -- What is given back at once keeps its place among what is due.
+        due_at = CASE WHEN o.attempted OR o.delay > 0
+                      THEN now() + o.delay * interval '1 second' ELSE d.due_at END,
         attempts = d.attempts - (NOT o.attempted)::integer,
-        round_attempts = d.round_attempts - (NOT o.attempted)::integer
+        round_attempts = d.round_attempts - (NOT o.attempted)::integer,
+        -- A round begins with its first attempt: what only waited, for days perhaps, is not given up.
+        round_started_at = CASE WHEN o.attempted OR d.round_attempts > 1 THEN d.round_started_at END
     FROM held h JOIN outcome o USING (n)
     WHERE d.id = h.id AND o.state = 'postponed'
-), successor AS MATERIALIZED (
+    RETURNING o.n, d.message_id, d.id, d.attempts, d.due_at
+{{recorded}}), successor AS MATERIALIZED (
     SELECT e.n, e.id AS predecessor_id, s.id FROM ended e CROSS JOIN LATERAL (
         SELECT s.id FROM delivery s
         WHERE s.target_id = e.target_id AND s.connector_id = e.connector_id AND s.sender = e.sender
@@ -130,7 +80,7 @@ WITH outcome AS MATERIALIZED (
     ORDER BY o.onward_target, e.connector_id, e.sender, e.seq
 ), promoted AS (
     UPDATE delivery d SET
-        due_at = now(), lease = %(lease)s::uuid,
+        due_at = now(), lease = %(lease)s::uuid, holder = %(holder)s,
         leased_until = now() + %(lease_seconds)s * interval '1 second',
         attempts = d.attempts + 1, round_attempts = d.round_attempts + 1,
         round_started_at = coalesce(d.round_started_at, now())
@@ -143,6 +93,27 @@ SELECT o.n, h.n IS NOT NULL, p.* FROM outcome o LEFT JOIN held h USING (n) LEFT 
 ORDER BY o.n
 """
 
+SETTLE = _SETTLE.format(recorded="")
+"""For a batch in which every attempt ended its delivery, as nearly all do."""
+
+SETTLE_AND_RECORD = _SETTLE.format(
+    recorded="""), recorded AS (
+    -- Whatever stands in the history already, it does not keep a delivery from its next attempt.
+    INSERT INTO attempt (message_id, delivery_id, number, ended_at, holder, outcome, reason, status,
+                         seconds, answer, next_at)
+    SELECT p.message_id, p.id, p.attempts, now(), %(holder)s, 'retry', o.reason, o.status,
+           o.seconds, o.answer, p.due_at
+    FROM postponed p JOIN outcome o USING (n) WHERE o.attempted
+    ON CONFLICT DO NOTHING
+"""
+)
+"""The same where an attempt is to be repeated: it gets a row of its own in the history."""
+
+_HEAD = "d.id, d.target_id, d.message_id, d.lease, d.leased_until, d.holder, d.attempts"
+_FREE_AND_DUE = """
+        d.target_id = r.target_id AND d.due_at <= now()
+          AND (d.leased_until IS NULL OR d.leased_until < now() OR d.lease = ANY(%(unanswered)s::uuid[]))"""
+
 CLAIM = f"""
 WITH RECURSIVE waiting(target_id) AS (
     -- The targets for which something is pending, by jumping from one to the next in the index.
@@ -152,27 +123,80 @@ WITH RECURSIVE waiting(target_id) AS (
             WHERE d.due_at IS NOT NULL AND d.target_id > w.target_id ORDER BY d.target_id LIMIT 1)
     FROM waiting w WHERE w.target_id IS NOT NULL
 ), room AS MATERIALIZED (
-    SELECT w.target_id, coalesce(r.room, %(room_elsewhere)s) AS room
+    -- In no order, so that where the answer is bounded in all, it is not always the same who wait.
+    SELECT w.target_id, coalesce(r.room, %(room_elsewhere)s) AS room, b.target_id IS NULL AS closed
     FROM waiting w
     LEFT JOIN json_to_recordset(%(room)s) AS r(target_id bigint, room integer) USING (target_id)
-    WHERE w.target_id IS NOT NULL
-), due AS MATERIALIZED (
-    SELECT c.id FROM room CROSS JOIN LATERAL (
-        SELECT d.id FROM delivery d
-        WHERE d.target_id = room.target_id AND d.due_at <= now()
-          AND (d.leased_until IS NULL OR d.leased_until < now())
-        ORDER BY d.due_at LIMIT room.room
+    LEFT JOIN open_breaker b USING (target_id)
+    WHERE w.target_id IS NOT NULL AND coalesce(r.room, %(room_elsewhere)s) > 0
+    ORDER BY random()
+), oldest AS MATERIALIZED (
+    -- Half of the room for what has waited longest and half for what came last: when a target comes
+    -- back, what is sent to it now does not queue up behind all that failed in the meantime, and that
+    -- is not left for ever behind what is sent now.
+    SELECT c.* FROM room r CROSS JOIN LATERAL (
+        SELECT {_HEAD} FROM delivery d WHERE {_FREE_AND_DUE}
+        ORDER BY d.due_at LIMIT (r.room + 1) / 2
         FOR NO KEY UPDATE SKIP LOCKED) c
+    WHERE r.closed
     LIMIT %(limit)s
+), newest AS MATERIALIZED (
+    SELECT c.* FROM room r
+    JOIN (SELECT target_id, count(*) AS n FROM oldest GROUP BY target_id) o USING (target_id)
+    CROSS JOIN LATERAL (
+        SELECT {_HEAD} FROM delivery d WHERE {_FREE_AND_DUE} AND d.id NOT IN (SELECT id FROM oldest)
+        ORDER BY d.due_at DESC LIMIT r.room / 2
+        FOR NO KEY UPDATE SKIP LOCKED) c
+    WHERE o.n = (r.room + 1) / 2
+    LIMIT %(limit)s
+), probed AS (
+    -- Who moves probe_at has the probe; another that waited for the row finds that it is not due.
+    UPDATE open_breaker b SET probe_at = now() + %(probe_seconds)s * interval '1 second'
+    FROM (SELECT b.target_id FROM open_breaker b JOIN room r USING (target_id)
+          WHERE b.probe_at <= now() AND EXISTS (SELECT FROM delivery d WHERE {_FREE_AND_DUE})
+          FOR UPDATE OF b SKIP LOCKED) p
+    WHERE b.target_id = p.target_id
+    RETURNING b.target_id
+), probe AS MATERIALIZED (
+    -- The newest: if the oldest is what the target cannot take, the others need not wait for its end.
+    SELECT c.* FROM probed r CROSS JOIN LATERAL (
+        SELECT {_HEAD} FROM delivery d WHERE {_FREE_AND_DUE}
+        ORDER BY d.due_at DESC LIMIT 1
+        FOR NO KEY UPDATE SKIP LOCKED) c
+), due AS MATERIALIZED (
+    SELECT *, coalesce(lease = ANY(%(unanswered)s::uuid[]), false) AS unanswered FROM (
+        TABLE probe
+        UNION ALL
+        (SELECT * FROM (TABLE oldest UNION ALL TABLE newest) both_ends ORDER BY random() LIMIT %(limit)s)
+    ) chosen
+), lost AS (
+    INSERT INTO attempt (message_id, delivery_id, number, ended_at, holder, outcome, reason, next_at)
+    SELECT message_id, id, attempts, leased_until, holder, 'lost', 'its lease ran out', now()
+    FROM due WHERE lease IS NOT NULL AND NOT unanswered
+    ON CONFLICT DO NOTHING
 ), claimed AS (
     UPDATE delivery d SET
-        lease = %(lease)s::uuid, leased_until = now() + %(lease_seconds)s * interval '1 second',
-        attempts = d.attempts + 1, round_attempts = d.round_attempts + 1,
+        lease = %(lease)s::uuid, holder = %(holder)s,
+        leased_until = now() + %(lease_seconds)s * interval '1 second',
+        attempts = d.attempts + (NOT due.unanswered)::integer,
+        round_attempts = d.round_attempts + (NOT due.unanswered)::integer,
         round_started_at = coalesce(d.round_started_at, now())
     FROM due WHERE d.id = due.id
     RETURNING d.*
 )
 SELECT {_PAYLOAD} FROM claimed d JOIN message m ON m.id = d.message_id ORDER BY d.seq
+"""
+"""``unanswered``: leases of statements that were sent and never answered; nobody attempts under them."""
+
+KEEP = """
+WITH held AS MATERIALIZED (
+    SELECT d.id FROM json_to_recordset(%(rows)s) AS r(id uuid, lease uuid)
+    JOIN delivery d ON d.id = r.id AND d.lease = r.lease
+    ORDER BY d.id FOR NO KEY UPDATE OF d
+)
+UPDATE delivery d SET leased_until = now() + %(lease_seconds)s * interval '1 second'
+FROM held h WHERE d.id = h.id
+RETURNING d.id
 """
 
 QUEUE = """
@@ -180,10 +204,4 @@ SELECT count(*) FILTER (WHERE leased_until >= now()), count(*),
        (SELECT message_id FROM delivery ORDER BY message_id LIMIT 1),
        (SELECT count(*) FROM ended_delivery WHERE state = 'dead')
 FROM delivery
-"""
-
-FORGET_REPEATS = f"""
-DELETE FROM provider_repeat WHERE key IN (
-    SELECT key FROM provider_repeat
-    WHERE seen_at < now() - interval '{REPEATS_ARE_KNOWN_FOR}' ORDER BY seen_at LIMIT 1000)
 """

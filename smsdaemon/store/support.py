@@ -1,4 +1,4 @@
-"""What support staff ask the store: what came, what became of it, what is pending; and redelivery.
+"""What support staff ask the store: what came, what became of it, what is pending.
 
 None of this is on the hot path. Lists go by id, page by page, so that a million rows need no memory.
 """
@@ -6,16 +6,15 @@ None of this is on the hot path. Lists go by id, page by page, so that a million
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from attrs import field, frozen
 
-from smsdaemon.domain.ids import first_uuid7, time_of
-from smsdaemon.domain.numbers import matching_key
-from smsdaemon.errors import StoreConflict
-from smsdaemon.store.pool import Pool, Run
+from smsdaemon.domain.ids import time_of
+from smsdaemon.store.pool import Pool
+from smsdaemon.store.selection import SELECTED, Selection, selected
 
 # --- the schema -------------------------------------------------------------------------------
 
@@ -58,24 +57,8 @@ _OF_STATE = {
       AND {_LAST_ENDED} = 'dead'""",
 }
 
-# A sender is stored with + and digits, or as it came. Only the latter, which are few, are brought to
-# their matching form row by row; domain.numbers.matching_key() is what the expression repeats.
-_SENDER_KEY = r"""regexp_replace(
-          regexp_replace(m.sender, '[-./()]|\s', '', 'g'), '^(\+|00(?=[0-9]{8}))', '')"""
-_SENDER_MATCHES = rf"""(m.sender = ANY(%(senders)s::text[])
-      OR (m.sender !~ '^\+[0-9]+$' AND {_SENDER_KEY} = %(sender_key)s))"""
-
-_MESSAGES = {
-    state: f"""
-WITH page AS MATERIALIZED (
-    SELECT m.id, m.receiver, m.sender, m.text, m.received_at, m.client_id, m.provider_message_id
-    FROM message m
-    WHERE m.id > %(after)s::uuid
-      AND (%(receivers)s::text[] IS NULL OR m.receiver = ANY(%(receivers)s::text[]))
-      AND (%(sender_key)s::text IS NULL OR {_SENDER_MATCHES})
-      AND {of_state}
-    ORDER BY m.id LIMIT %(rows)s
-)
+MESSAGE_OF_PAGE = "m.id, m.receiver, m.sender, m.text, m.received_at, m.client_id, m.provider_message_id"
+ROWS_OF_PAGE = f"""
 SELECT m.id::text, m.receiver, m.sender, m.text,
        CASE WHEN p.target_id IS NULL THEN coalesce(e.state, 'pending') ELSE 'pending' END,
        to_char(m.received_at AT TIME ZONE 'UTC', {_RFC3339}),
@@ -93,12 +76,22 @@ LEFT JOIN LATERAL (
 LEFT JOIN target t ON t.id = coalesce(p.target_id, e.target_id)
 LEFT JOIN client c ON c.id = m.client_id
 LEFT JOIN reseller r ON r.id = c.reseller_id
+"""
+"""The columns of MessageRow; ``page`` m has MESSAGE_OF_PAGE."""
+
+_MESSAGES = {
+    state: f"""
+WITH page AS MATERIALIZED (
+    SELECT {MESSAGE_OF_PAGE} FROM message m
+    WHERE {SELECTED}
+      AND {of_state}
+    ORDER BY m.id LIMIT %(rows)s
+)
+{ROWS_OF_PAGE}
 ORDER BY m.id
 """
     for state, of_state in _OF_STATE.items()
 }
-
-_NUMBERS = "SELECT DISTINCT number FROM connector WHERE number_key = %(key)s"
 
 
 class MessageRow(NamedTuple):
@@ -118,20 +111,9 @@ class MessageRow(NamedTuple):
     provider_message_id: str | None
 
 
-@frozen(kw_only=True)
-class Selection:
-    """Which messages are wanted; what is None does not matter."""
-
-    state: str | None = None
-    receiver: str | None = None
-    sender: str | None = None
-    since: datetime | None = None
-    limit: int | None = None
-
-
 async def messages(pool: Pool, selection: Selection) -> AsyncIterator[list[MessageRow]]:
     """The selected messages, oldest first, page by page. Each page is what is true when it is read."""
-    parameters = await _parameters(pool, selection)
+    parameters = await selected(pool, selection)
     left = selection.limit
     while left is None or left > 0:
         asked = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
@@ -142,126 +124,6 @@ async def messages(pool: Pool, selection: Selection) -> AsyncIterator[list[Messa
             return
         parameters["after"] = rows[-1][0]
         left = None if left is None else left - len(rows)
-
-
-async def _parameters(pool: Pool, selection: Selection) -> dict[str, Any]:
-    receivers = None
-    if selection.receiver is not None:
-        key = matching_key(selection.receiver)
-        receivers = [number for (number,) in await pool.query(_NUMBERS, {"key": key})]
-        # Also what a connector was written like when the SMS came.
-        receivers += [key, f"+{key}", f"00{key}", selection.receiver.strip()]
-    sender_key = None if selection.sender is None else matching_key(selection.sender)
-    return {
-        "after": str(_before(selection.since)),
-        "receivers": receivers,
-        "sender_key": sender_key,
-        "senders": [sender_key, f"+{sender_key}", (selection.sender or "").strip()],
-    }
-
-
-def _before(since: datetime | None) -> UUID:
-    """An id below that of everything received since then."""
-    return UUID(int=0) if since is None else UUID(int=first_uuid7(since).int - 1)
-
-
-# --- redelivery -------------------------------------------------------------------------------
-
-_REVIVE = """
-WITH chosen AS MATERIALIZED (
-    SELECT e.message_id, e.seq FROM ended_delivery e
-    JOIN target t ON t.id = e.target_id AND t.removed_at IS NULL
-    JOIN client c ON c.id = t.client_id
-    JOIN reseller r ON r.id = c.reseller_id
-    WHERE e.state = 'dead'
-      AND (%(message_id)s::uuid IS NULL OR e.message_id = %(message_id)s)
-      AND (%(delivery_id)s::uuid IS NULL OR e.id = %(delivery_id)s)
-      AND (%(target)s::text IS NULL OR %(target)s IN (t.name, r.name || '/' || c.name || '/' || t.name))
-      AND e.message_id > %(after)s::uuid
-), revived AS MATERIALIZED (
-    DELETE FROM ended_delivery e USING chosen c
-    WHERE e.message_id = c.message_id AND e.seq = c.seq AND e.state = 'dead'
-    RETURNING e.*
-), heads AS MATERIALIZED (
-    SELECT d.target_id, d.connector_id, d.sender FROM delivery d
-    WHERE d.due_at IS NOT NULL
-      AND (d.target_id, d.connector_id, d.sender) IN (SELECT target_id, connector_id, sender FROM revived)
-    ORDER BY d.id FOR KEY SHARE OF d
-), placed AS (
-    SELECT r.*, h.target_id IS NULL AND
-           row_number() OVER (PARTITION BY r.target_id, r.connector_id, r.sender ORDER BY r.seq) = 1 AS head
-    FROM revived r LEFT JOIN heads h USING (target_id, connector_id, sender)
-), queued AS (
-    INSERT INTO delivery (id, seq, message_id, connector_id, sender, target_id, due_at,
-                          attempts, reason, hops)
-    SELECT id, seq, message_id, connector_id, sender, target_id, CASE WHEN head THEN now() END,
-           attempts, reason, hops
-    FROM placed ORDER BY target_id, connector_id, sender, seq
-    RETURNING 1
-)
-SELECT count(*) FROM queued
-"""
-_NOTIFY = "NOTIFY smsdaemon_delivery"
-_STANDING = """
-SELECT EXISTS (SELECT FROM delivery WHERE message_id = %(id)s::uuid OR id = %(id)s::uuid),
-       EXISTS (SELECT FROM message WHERE id = %(id)s::uuid),
-       EXISTS (SELECT FROM ended_delivery WHERE message_id = %(id)s::uuid AND state = 'dead')
-"""
-# By a webhook-id, for which there is no index: it is asked for by hand, once in a while.
-_ENDED = "SELECT message_id::text, state FROM ended_delivery WHERE id = %(id)s::uuid"
-_TRIES = 10
-
-
-@frozen(kw_only=True)
-class Dead:
-    """Which dead deliveries are meant; what is None does not matter."""
-
-    message_id: str | None = None
-    delivery_id: str | None = None
-    target: str | None = None
-    """Its name, or reseller/client/name."""
-    since: datetime | None = None
-    """Of when the SMS was received."""
-
-
-async def redeliver(pool: Pool, dead: Dead) -> int:
-    """Make dead deliveries pending again, in their places; returns how many.
-
-    Those to a target that was removed stay dead. A running daemon is told.
-    """
-    parameters = {
-        "message_id": dead.message_id,
-        "delivery_id": dead.delivery_id,
-        "target": dead.target,
-        "after": str(_before(dead.since)),
-    }
-
-    async def interaction(run: Run) -> int:
-        [(count,)] = await run(_REVIVE, parameters)
-        await run(_NOTIFY)
-        return int(count)
-
-    for _ in range(_TRIES - 1):
-        try:
-            return await pool.transaction(interaction)
-        except StoreConflict:
-            continue  # the daemon made another one the head of a conversation meanwhile
-    return await pool.transaction(interaction)
-
-
-async def why_not_dead(pool: Pool, id: UUID) -> str | None:
-    """Why nothing can be redelivered under an SMS id or webhook-id; None if something can."""
-    [(pending, known, dead)] = await pool.query(_STANDING, {"id": str(id)})
-    if dead:
-        return None
-    if pending:
-        return f"{id} is still pending"
-    if known:
-        return f"{id} was delivered"
-    states = {state for _, state in await pool.query(_ENDED, {"id": str(id)})}
-    if "dead" in states:
-        return None
-    return f"{id} was delivered" if states else f"there is no SMS or delivery {id}"
 
 
 # --- the queue --------------------------------------------------------------------------------

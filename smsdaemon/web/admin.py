@@ -6,6 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from http import HTTPStatus
 from ipaddress import ip_address
+from typing import Protocol
 
 from attrs import frozen
 from klein import Klein
@@ -20,7 +21,7 @@ from werkzeug.exceptions import HTTPException
 
 from smsdaemon.deferreds import follower
 from smsdaemon.errors import SmsDaemonError
-from smsdaemon.metrics import CONTENT_TYPE, Metrics
+from smsdaemon.metrics import CONTENT_TYPE, Gauges
 
 REFRESH_SECONDS = 2.0
 """How long a scrape waits for fresh gauges; then it gets those of before."""
@@ -38,39 +39,44 @@ class Condition:
     """One line for people; the health URLs need no login, so it names no secret and no address."""
 
 
+class Health(Protocol):
+    """How the whole program is."""
+
+    def accepts(self) -> bool:
+        """Whether an SMS that comes now can be accepted."""
+        ...
+
+    def conditions(self) -> Mapping[str, Condition]:
+        """By part; SMS may be accepted although one of them is not ready."""
+        ...
+
+    async def refresh(self) -> None:
+        """Bring the gauges up to date."""
+
+
 def admin_resource(
-    *,
-    metrics: Metrics,
-    refresh: Callable[[], Awaitable[None]],
-    parts: Mapping[str, Callable[[], Condition]],
-    hosts: Collection[str],
-    timer: IReactorTime,
+    *, gauges: Gauges, health: Health, hosts: Collection[str], timer: IReactorTime
 ) -> IResource:
     """The whole admin listener.
 
-    ``refresh`` brings the gauges up to date; ``parts`` say whether the program can accept;
-    ``hosts`` are the names and addresses under which the listener may be called, besides the
-    loopback ones; a wildcard address among them allows every IP address.
+    ``hosts`` are the names and addresses under which it may be called, besides the loopback ones; a
+    wildcard address among them allows every IP address.
     """
-    pages = _Pages(metrics, _Freshness(refresh, timer), parts)
+    pages = _Pages(gauges, _Freshness(health.refresh, timer), health)
     return _HostChecked(pages.app.resource(), hosts)
 
 
 class _Pages:
     app = Klein()
 
-    def __init__(
-        self, metrics: Metrics, freshness: _Freshness, parts: Mapping[str, Callable[[], Condition]]
-    ) -> None:
-        self._metrics = metrics
-        self._freshness = freshness
-        self._parts = parts
+    def __init__(self, gauges: Gauges, freshness: _Freshness, health: Health) -> None:
+        self._gauges, self._freshness, self._health = gauges, freshness, health
 
     @app.route("/metrics", methods=_READ_METHODS)
     async def metrics(self, request: IRequest) -> bytes:
         await self._freshness.wait()
         request.setHeader(b"Content-Type", CONTENT_TYPE.encode())
-        return self._metrics.exposition()
+        return self._gauges.exposition()
 
     @app.route("/health/live", methods=_READ_METHODS)
     def live(self, request: IRequest) -> bytes:
@@ -78,11 +84,13 @@ class _Pages:
 
     @app.route("/health/ready", methods=_READ_METHODS)
     def ready(self, request: IRequest) -> bytes:
-        conditions = {name: condition() for name, condition in self._parts.items()}
-        ready = all(condition.ready for condition in conditions.values())
+        ready = self._health.accepts()
         if not ready:
             request.setResponseCode(503)
-        parts = {name: {"ready": part.ready, "detail": part.detail} for name, part in conditions.items()}
+        parts = {
+            name: {"ready": part.ready, "detail": part.detail}
+            for name, part in self._health.conditions().items()
+        }
         return _json(request, {"status": "ready" if ready else "not ready", "parts": parts})
 
     @app.handle_errors(HTTPException)

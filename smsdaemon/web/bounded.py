@@ -1,20 +1,18 @@
 """HTTP/1.1 as twisted.web speaks it, with a bound on everything that a peer can make large or slow."""
 
 # mypy: allow-untyped-calls
-# (twisted.web is annotated in part only)
 
 from __future__ import annotations
 
 import re
 import secrets
 from collections.abc import Callable
-from email.utils import formatdate
 from math import inf
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from attrs import frozen
-from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
@@ -24,7 +22,9 @@ from twisted.web.resource import IResource
 
 from smsdaemon.errors import SmsDaemonError
 from smsdaemon.web.answers import TEXT, Answer, refused, wants_json
+from smsdaemon.web.crowd import Crowd, TurnedAway, half_close
 from smsdaemon.web.errors import BodyTooLarge, UrlTooLong, detail, refusal
+from smsdaemon.web.heads import DateLine, head_lines
 
 Observe = Callable[[int, float], object]
 """Told the status of an answer and the seconds that it took."""
@@ -34,7 +34,7 @@ _AUTHORITY = re.compile(rb"(?i)https?://[^/?#]*")
 
 @frozen(kw_only=True)
 class Bounds:
-    """What one connection may cost."""
+    """What one connection may cost, and how many there may be at once."""
 
     max_body_bytes: int = 65536
     max_url_bytes: int = 16384
@@ -46,6 +46,12 @@ class Bounds:
     swallowed_bytes: int = 1024 * 1024
     """How much of a refused request is read after the answer, so that the peer gets to read that."""
     swallowing_seconds: float = 2
+    connections: int = 1000
+    """Beyond these, a connection hears 500."""
+    told_connections: int = 100
+    """Beyond these on top, it is closed without a word."""
+    telling_seconds: float = 1
+    """How long a connection that will hear 500 may take to say what it wants."""
 
 
 class BoundedRequest(server.Request):
@@ -176,29 +182,16 @@ class BoundedRequest(server.Request):
             observe(answer.status, seconds)
 
 
-def head_lines(answer: Answer, date_line: bytes, *, closes: bool) -> bytes:
-    """Status line and headers, up to and with the empty line."""
-    lines = [
-        b"HTTP/1.1 %d %s\r\n" % (answer.status, http.RESPONSES.get(answer.status, b"")),
-        date_line,
-        b"Content-Type: %s\r\nContent-Length: %d\r\n" % (answer.content_type, len(answer.body)),
-        b"Cache-Control: no-store\r\n",
-    ]
-    lines += [b"%s: %s\r\n" % header for header in answer.headers]
-    if closes:
-        lines.append(b"Connection: close\r\n")
-    lines.append(b"\r\n")
-    return b"".join(lines)
-
-
 class BoundedChannel(http.HTTPChannel):
     """One connection, which carries one request at a time.
 
     Requests that a peer sends ahead wait unparsed, at most 16 KiB and one read of them; then the
-    connection is not read until it was answered.
+    connection is not read until it was answered. Nor is it while the peer does not take its answers.
     """
 
     site: BoundedSite
+    _answered: BoundedRequest | None = None
+    """What was answered while the answers before it still wait for the peer."""
     _refusing = False
     """Nothing more is parsed: what comes is read and thrown away until the peer, time or bytes end."""
     _swallowed = 0
@@ -212,6 +205,7 @@ class BoundedChannel(http.HTTPChannel):
     def connectionMade(self) -> None:
         self._bounds = bounds = self.site.bounds
         self._clock = self.site.clock
+        self.site.crowd.served += 1
         # Room to say 414 to what is too long by far; past that, lineLengthExceeded(). Three times
         # that for a request line of raw bytes, which lineReceived() writes as %-escapes.
         self.MAX_LENGTH = 4 * bounds.max_url_bytes + 1024
@@ -235,10 +229,13 @@ class BoundedChannel(http.HTTPChannel):
 
     def timeoutConnection(self) -> None:
         """Close without a word in the log: peers that go idle are nothing to report."""
-        self._abortingCall = self._clock.callLater(self.abortTimeout, self.forceAbortClient)
+        # Who has not read in all this time is not waited for once more.
+        patience = 0 if self._waitingForTransport else self.abortTimeout
+        self._abortingCall = self._clock.callLater(patience, self.forceAbortClient)
         super().loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.site.crowd.served -= 1
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
@@ -250,7 +247,7 @@ class BoundedChannel(http.HTTPChannel):
         if self._refusing:
             self._swallow(data)
             return
-        # Not HTTPChannel's own, which starts the timeout anew with every byte (slowloris).
+        # Not HTTPChannel's own, which starts the timeout anew with each byte.
         LineReceiver.dataReceived(self, data)
         waiting = not self._handlingRequest and not self._refusing and bool(self.requests or self._buffer)
         if not waiting:
@@ -306,7 +303,21 @@ class BoundedChannel(http.HTTPChannel):
 
     def requestDone(self, request: BoundedRequest) -> None:
         self._deadline = self._clock.seconds() + self._bounds.idle_seconds
-        super().requestDone(request)
+        if self._waitingForTransport and self.persistent:
+            self._answered = request
+        else:
+            super().requestDone(request)
+
+    def pauseProducing(self) -> None:
+        super().pauseProducing()
+        # HTTPChannel reads on while it answers: a peer that did not read cost 3 MB more each second.
+        self._networkProducer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        super().resumeProducing()
+        if self._answered is not None:
+            request, self._answered = self._answered, None
+            super().requestDone(request)
 
     # --- refusing -------------------------------------------------------------------------------
 
@@ -348,11 +359,11 @@ class BoundedChannel(http.HTTPChannel):
             super().loseConnection()
             return
         self._allow(self._bounds.swallowing_seconds)
-        if not self.isSecure() and IHalfCloseableDescriptor.providedBy(self.transport):
-            self.transport.loseWriteConnection()
+        if not self.isSecure():
+            half_close(self.transport)
 
 
-_PRINTABLE = bytes(range(33, 127)) + b" "
+_PRINTABLE = bytes(range(32, 127))
 
 
 class BoundedSite(server.Site):
@@ -370,22 +381,16 @@ class BoundedSite(server.Site):
         self.clock, self.bounds, self.observe = clock, bounds, observe
         self.winding_down = False
         """Set: every answer is its connection's last, so that peers go elsewhere."""
-        self._dated_second = 0
-        self._date_line = b""
+        self.date_line = DateLine(clock)
+        self.crowd = Crowd(bounds=bounds, clock=clock, date_line=self.date_line, observe=observe)
 
-    def date_line(self) -> bytes:
-        """The Date header, made once a second."""
-        second = int(self.clock.seconds())
-        if second != self._dated_second:
-            self._dated_second = second
-            self._date_line = b"Date: %s\r\n" % formatdate(second, usegmt=True).encode()
-        return self._date_line
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return TurnedAway(self.crowd) if self.crowd.full() else super().buildProtocol(addr)
 
     def startFactory(self) -> None:
         """Nothing: what it does in twisted.web is for the access log."""
 
-    def stopFactory(self) -> None:
-        """Nothing, likewise."""
+    stopFactory = startFactory
 
     def log(self, request: http.Request) -> None:
         """Nothing."""

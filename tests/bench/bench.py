@@ -149,8 +149,8 @@ class Run:
         if summary["errors"] or set(summary["statuses"]) != {"200"}:  # type: ignore[call-overload]
             raise BenchFailed(f"not everything was accepted: {summary['statuses']}, {summary['errors']}")
         rows = [line.split() for line in accepted]
-        self.due = {id_: float(due) for id_, due, _ in rows}
-        self.answered = {id_: float(answered) for id_, _, answered in rows}
+        self.due = {id_: float(due) for id_, due, *_ in rows}
+        self.answered = {id_: float(answered) for id_, _, answered, _ in rows}
         if len(self.due) != summary["sent"]:
             raise BenchFailed(f"{summary['sent']} SMS were accepted with {len(self.due)} different ids")
         self.received = self._all_received(sink_port)

@@ -1,8 +1,9 @@
 """Loads a daemon with the engine of `smsdaemon send`, and writes down what was accepted.
 
-Run as ``python -m tests.bench.load_process PORT FILE SECONDS CONNECTIONS SENDERS [RATE]``: prints the
-summary as JSON; FILE gets ``id due answered`` of each SMS that was answered with 200, in seconds of
-time.monotonic().
+Run as ``python -m tests.bench.load_process PORT FILE SECONDS CONNECTIONS SENDERS [RATE [RECEIVERS]]``:
+prints the summary as JSON; FILE gets ``id due answered number`` of each SMS that was answered with 200, in
+seconds of time.monotonic(). SMS ``number`` has sender ``number % SENDERS`` and, of the receivers (joined
+by commas), ``number % len(RECEIVERS)``. RATE 0: as fast as the daemon answers.
 """
 
 from __future__ import annotations
@@ -21,23 +22,31 @@ from smsdaemon.cli.sms_request import parse_url, request_maker
 
 
 async def main(
-    reactor: Any, port: str, file: str, seconds: str, connections: str, senders: str, rate: str = ""
+    reactor: Any,
+    port: str,
+    file: str,
+    seconds: str,
+    connections: str,
+    senders: str,
+    rate: str = "0",
+    receivers: str = "+49123123",
 ) -> None:
-    fields = {"receiver": "+49123123", "sender": "+4917{n}", "message": "This is a test message"}
+    fields = {"sender": "+4917{n}", "message": "This is a test message"}
+    url = parse_url(f"http://127.0.0.1:{port}/SMSReceiver")
+    requests = [request_maker(url, "get", {"receiver": r, **fields}) for r in receivers.split(",")]
     # The counter is padded by an offset that keeps all senders at one length.
-    request = request_maker(parse_url(f"http://127.0.0.1:{port}/SMSReceiver"), "get", fields)
-    offset, cycle = 100_000_000, int(senders)
-    accepted: list[tuple[bytes, float, float]] = []
+    offset, cycle, per_second = 100_000_000, int(senders), float(rate)
+    accepted: list[tuple[bytes, float, float, int]] = []
 
-    def seen(_number: int, due: float, answered: float, status: int, answer: bytes) -> None:
+    def seen(number: int, due: float, answered: float, status: int, answer: bytes) -> None:
         if status == 200:
-            accepted.append((answer, due, answered))
+            accepted.append((answer, due, answered, number))
 
     load = Load(
         plan=Plan(
-            request=lambda n: request(offset + n % cycle),
-            count=round(float(rate) * float(seconds)) if rate else None,
-            rate=float(rate) if rate else None,
+            request=lambda n: requests[n % len(requests)](offset + n % cycle),
+            count=round(per_second * float(seconds)) if per_second else None,
+            rate=per_second or None,
             connections=int(connections),
         ),
         endpoint=TCP4ClientEndpoint(reactor, "127.0.0.1", int(port)),
@@ -46,12 +55,13 @@ async def main(
         seen=seen,
     )
     gc.disable()
-    if not rate:
+    if not per_second:
         reactor.callLater(float(seconds), load.stop)
     tally = await load.run()
     with open(file, "w", encoding="ascii") as stream:
         stream.writelines(
-            f"{message_id(answer)} {due:.6f} {answered:.6f}\n" for answer, due, answered in accepted
+            f"{message_id(answer)} {due:.6f} {answered:.6f} {number}\n"
+            for answer, due, answered, number in accepted
         )
     sys.stdout.write(json.dumps(tally.summary()) + "\n")
 

@@ -1,6 +1,6 @@
 """A backend that answers 200 to everything, as cheaply as Python can, and remembers when.
 
-Run as ``python -m tests.bench.sink_process``: prints its port, then serves until stdin is closed.
+Run as ``python -m tests.bench.sink_process [PORT]``: prints its port, then serves until stdin is closed.
 ``GET /count`` tells how many different SMS came; ``GET /times`` tells ``id seconds`` of each, on the
 clock of time.monotonic(), which all processes of a machine share.
 """
@@ -55,10 +55,10 @@ class Sink(asyncio.Protocol):
         return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body)
 
 
-async def main() -> None:
+async def main(port: int = 0) -> None:
     times: dict[bytes, float] = {}
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Sink(times), "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(lambda: Sink(times), "127.0.0.1", port, backlog=1024)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     async with server:
@@ -66,4 +66,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(*map(int, sys.argv[1:])))

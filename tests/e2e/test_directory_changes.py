@@ -115,7 +115,7 @@ class DirectoryChangeTests(ProcessTest):
         ask(elsewhere, f"ALTER DATABASE {database} ALLOW_CONNECTIONS {whether}")
 
     def test_after_all_connections_were_killed(self) -> None:
-        self.kill_connections("application_name LIKE 'smsdaemon%'", 5)
+        self.kill_connections("application_name LIKE 'smsdaemon%'", 6)
         self.change("UPDATE connector SET enabled = false")
         self.in_force(502)
 

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable
 from functools import partial
 
+import psycopg2
+
 from smsdaemon.store.embedded_location import locate
 from smsdaemon.store.embedded_processes import processes_in
 from tests.support.backend import Attempt, Backend, Reply, backend
@@ -46,11 +48,17 @@ def kill(pids: Iterable[int], number: signal.Signals) -> None:
 class PostgresFaultTest(ProcessTest):
     def nothing_is_lost(self, running: Daemon, target: Backend, load: Load) -> None:
         """Every SMS that got 200 is stored, and delivered."""
-        stored = {id for (id,) in running.ask("SELECT id::text FROM message")}
-        self.assertEqual(set(load.accepted) - stored, set())
+        until(lambda: not set(load.accepted) - self.stored(running), "all SMS, also those of the journal")
         until(lambda: running.pending() == 0, "the deliveries")
         self.assertEqual(set(load.accepted) - target.ids(), set())
         self.assertEqual(running.ask("SELECT count(*) FROM ended_delivery WHERE state = 'dead'"), [(0,)])
+
+    def stored(self, running: Daemon) -> set[str]:
+        """The ids of all SMS in PostgreSQL, as far as it answers."""
+        try:
+            return {id for (id,) in running.ask("SELECT id::text FROM message")}
+        except psycopg2.OperationalError:
+            return set()
 
 
 class EmbeddedPostgresKilledTests(PostgresFaultTest):
@@ -66,7 +74,7 @@ class EmbeddedPostgresKilledTests(PostgresFaultTest):
             until(partial(self.ended, running, before), "their end")
             load.await_more()
         load.stop()
-        self.assertEqual(set(load.answers) - {200, 500}, set())
+        self.assertEqual(set(load.answers), {200})
         self.assertFalse(running.ended())
         self.nothing_is_lost(running, target, load)
 
@@ -92,7 +100,7 @@ class EmbeddedPostgresKilledTests(PostgresFaultTest):
 class ExternalPostgresCase(PostgresFaultTest):
     """A server that nobody but its administrator starts again."""
 
-    settings = QUICK_RETRIES
+    settings = f"{QUICK_RETRIES}[receiver]\njournal = false\n"
 
     def setUp(self) -> None:
         super().setUp()
@@ -124,6 +132,8 @@ class ExternalPostgresCase(PostgresFaultTest):
 
 
 class ExternalPostgresAwayTests(ExternalPostgresCase):
+    """Without a journal, so that it shows whether PostgreSQL is there."""
+
     def test_500_while_it_is_down_and_recovery_by_itself(self) -> None:
         first = self.send()
         self.assertEqual(first.status, 200)
@@ -190,5 +200,5 @@ class ExternalPostgresRestartedTests(ExternalPostgresCase):
         self.server.start()
         load.await_more()
         load.stop()
-        self.assertEqual(set(load.answers) - {200, 500}, set())
+        self.assertEqual(set(load.answers), {200})
         self.nothing_is_lost(self.running, self.target, load)

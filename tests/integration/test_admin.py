@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import Any
 
 from twisted.internet import reactor as _reactor
@@ -17,7 +16,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import Site
 
 from smsdaemon.errors import StoreUnavailable
-from smsdaemon.metrics import Metrics
+from smsdaemon.metrics import Gauges, Metrics
 from smsdaemon.web.admin import REFRESH_SECONDS, Condition, admin_resource
 from tests.support.cases import ReactorTest
 from tests.support.deliveries import RECEIVED_AT
@@ -28,25 +27,26 @@ reactor: Any = _reactor
 
 class AdminTests(ReactorTest):
     def setUp(self) -> None:
-        self.metrics = Metrics(lambda: RECEIVED_AT)
-        self.parts = {"database": Condition(True, "PostgreSQL 18.1"), "queue": Condition(True, "")}
+        self.metrics = Metrics()
+        self.gauges = Gauges(lambda: RECEIVED_AT, self.metrics.registry)
+        self.ready = True
+        self.parts = {"database": Condition(True, "PostgreSQL 18.1"), "journal": Condition(True, "")}
         self.refreshes: list[Deferred[None]] = []
         self.clock = Clock()
         self.refresh_at_once = True
         self.port = self.serve(hosts=["sms.example.com", "192.0.2.1"])
 
     def serve(self, hosts: list[str]) -> int:
-        resource = admin_resource(
-            metrics=self.metrics,
-            refresh=self.refresh,
-            parts={name: partial(self.condition, name) for name in self.parts},
-            hosts=hosts,
-            timer=self.clock,
-        )
+        resource = admin_resource(gauges=self.gauges, health=self, hosts=hosts, timer=self.clock)
         return listen(self, Site(resource))
 
-    def condition(self, name: str) -> Condition:
-        return self.parts[name]
+    # The test itself is what the pages ask: web.admin.Health.
+
+    def accepts(self) -> bool:
+        return self.ready
+
+    def conditions(self) -> dict[str, Condition]:
+        return self.parts
 
     async def refresh(self) -> None:
         counted: Deferred[None] = Deferred()
@@ -54,7 +54,7 @@ class AdminTests(ReactorTest):
         if self.refresh_at_once:
             counted.callback(None)
         await counted
-        self.metrics.queue(pending=len(self.refreshes), leased=0, dead=0, oldest_pending_seconds=0)
+        self.gauges.queue(pending=len(self.refreshes), leased=0, dead=0, oldest_pending_seconds=0)
 
     async def ask(
         self, path: str, *, method: str = "GET", host: str | None = None, port: int | None = None
@@ -75,7 +75,7 @@ class AdminTests(ReactorTest):
         self.assertEqual((status, json.loads(body)), (200, {"status": "live"}))
         self.assertEqual(headers.getRawHeaders("content-type"), ["application/json"])
 
-    async def test_ready_shows_every_part_and_is_503_while_one_is_not(self) -> None:
+    async def test_ready_shows_every_part_and_is_503_exactly_while_nothing_can_be_accepted(self) -> None:
         status, _, body = await self.ask("/health/ready")
         self.assertEqual(status, 200)
         self.assertEqual(
@@ -84,15 +84,16 @@ class AdminTests(ReactorTest):
                 "status": "ready",
                 "parts": {
                     "database": {"ready": True, "detail": "PostgreSQL 18.1"},
-                    "queue": {"ready": True, "detail": ""},
+                    "journal": {"ready": True, "detail": ""},
                 },
             },
         )
         self.parts["database"] = Condition(False, "away")
-        status, _, body = await self.ask("/health/ready")
-        document = json.loads(body)
-        self.assertEqual((status, document["status"]), (503, "not ready"))
-        self.assertEqual(document["parts"]["database"], {"ready": False, "detail": "away"})
+        for self.ready, expected in ((True, (200, "ready")), (False, (503, "not ready"))):
+            status, _, body = await self.ask("/health/ready")
+            document = json.loads(body)
+            self.assertEqual((status, document["status"]), expected)
+            self.assertEqual(document["parts"]["database"], {"ready": False, "detail": "away"})
 
     # --- metrics ------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 
+from smsdaemon.cli.check import journal_space
 from tests.support.daemon import (
     BINARIES,
     QUICK_RETRIES,
@@ -208,7 +209,7 @@ class StatusTests(CommandTest):
         self.assertEqual(
             (before["daemon"], before["pending"], before["oldest_pending_seconds"]), ("not running", 0, None)
         )
-        self.assertEqual((before["connectors"], before["schema"]), (1, 1))
+        self.assertEqual((before["connectors"], before["schema"]), (1, migrations()[-1].number))
         [target] = before["targets"]
         self.assertEqual(
             target,
@@ -250,8 +251,12 @@ class CheckTests(CommandTest):
             place.command("apply", self.file(place, SHOP + group))
             done = place.command("check")
         self.assertEqual((done.status, done.err), (0, ""))
-        self.assertEqual({line.split()[0] for line in done.out.splitlines()}, {"ok"})
+        self.assertEqual({line.split()[0] for line in done.out.splitlines()}, {"ok"}, done.out)
         self.assertIn("target acme/shop/support", done.out)
+        self.assertRegex(
+            done.out, r"ok    guarantee: 200 means: committed with fsync on PostgreSQL \d+\.\d+; 0 replicas"
+        )
+        self.assertRegex(done.out, r"ok    journal: .*/state/journal can be written, \d+ MB are free")
 
     def test_a_target_that_cannot_be_reached_is_a_warning(self) -> None:
         place = self.place()
@@ -271,6 +276,33 @@ class CheckTests(CommandTest):
         done = place.command("check")
         self.assertEqual(done.status, 1)
         self.assertIn("FAIL  database: synchronous_commit is off", done.out)
+        self.assertRegex(done.out, r"FAIL  guarantee: 200 means: committed on .*, but not safe: ")
+        place.environment["SMSDAEMON_DATABASE__ALLOW_UNSAFE"] = "true"
+        done = place.command("check")
+        self.assertEqual(done.status, 0, done.out)
+        self.assertIn("WARN  database: synchronous_commit is off", done.out)
+
+    def test_a_journal_that_cannot_be_written_is_a_failure_and_a_full_disk_a_warning(self) -> None:
+        place = self.place()
+        place.command("migrate")
+        place.state_dir.mkdir()
+        (place.state_dir / "journal").write_text("a file\n")
+        done = place.command("check")
+        self.assertEqual(done.status, 1)
+        self.assertRegex(done.out, r"FAIL  journal: .*/state/journal is no folder that this user can write")
+        self.assertEqual(
+            [journal_space(place.state_dir, free).result for free in (99_999_999, 100_000_000)],
+            ["WARN", "ok"],
+        )
+
+    def test_settings_that_are_seldom_meant_together_are_warnings(self) -> None:
+        place = self.place("[receiver]\njournal = false\n[routing]\ntimeout = 25\n")
+        place.command("migrate")
+        done = place.command("check")
+        self.assertEqual(done.status, 0, done.out)
+        self.assertIn("WARN  settings: receiver.journal is false: ", done.out)
+        self.assertIn("WARN  settings: shutdown_seconds, 20, is below routing.timeout, 25: ", done.out)
+        self.assertNotIn(" journal: ", done.out)
 
     def test_a_missing_schema_and_wrong_settings_are_failures(self) -> None:
         place = self.place()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
 from smsdaemon.domain.directory_values import token_hash
-from smsdaemon.domain.model import Connector
+from smsdaemon.domain.model import Connector, Directory
 from smsdaemon.errors import StoreUnavailable
 from smsdaemon.store.directory import CHANNEL, DirectorySnapshot
+from smsdaemon.store.directory_copy import DirectoryCopy
 from smsdaemon.store.pool import Listener, Pool
 from tests.support.cases import ReactorTest
 from tests.support.store import apply_text, migrated_pool
@@ -209,3 +211,157 @@ class SnapshotTests(ReactorTest):
         first = snapshot.start()
         snapshot.stop()
         self.failureResultOf(first, CancelledError)
+
+
+class HeldCopy(DirectoryCopy):
+    """Begins to write only when it is let."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, reactor)
+        self.let: Deferred[None] = Deferred()
+        self.asked = 0
+
+    def write(self, directory: Directory) -> Deferred[None]:
+        self.asked += 1
+        write = super().write
+        gate: Deferred[None] = Deferred()
+        self.let.chainDeferred(gate)
+        self.let = Deferred()
+        return gate.addCallback(lambda _: write(directory))
+
+
+class CopyTests(ReactorTest):
+    """The same with the copy on disk."""
+
+    async def setUp(self) -> None:  # type: ignore[override]  # trial awaits it
+        self.dsn, self.pool = await migrated_pool(self)
+        await apply_text(self.pool, WHOLE)
+        self.file = Path(self.mktemp()).absolute()
+        self.copy = DirectoryCopy(self.file, reactor)
+        self.snapshot = self.made(self.pool, writes_copy=True)
+
+    def made(
+        self, pool: Pool, *, writes_copy: bool, changed: Callable[[], object] = list
+    ) -> DirectorySnapshot:
+        snapshot = DirectorySnapshot(
+            pool=pool, reactor=clock, on_change=[changed], copy=self.copy, writes_copy=writes_copy
+        )
+        self.addCleanup(snapshot.stop)
+        return snapshot
+
+    def nowhere(self) -> Pool:
+        """A pool whose PostgreSQL is away."""
+        pool = Pool(dsn="host=/nonexistent", size=1, reactor=clock, statement_timeout=5.0)
+        self.addCleanup(pool.close)
+        pool.start()
+        return pool
+
+    async def until_written(self, holds: Callable[[Directory], bool]) -> None:
+        while True:
+            directory = await self.copy.read() if self.file.exists() else None
+            if directory is not None and holds(directory):
+                return
+            await deferLater(clock, 0.01)
+
+    async def test_without_postgresql_the_copy_is_in_force_and_start_still_waits(self) -> None:
+        await self.snapshot.start()
+        await self.until_written(lambda directory: "49123123" in directory.connectors)
+        changes: list[object] = []
+        other = self.made(self.nowhere(), writes_copy=False, changed=lambda: changes.append(1))
+        first = other.start()
+        self.assertEqual((other.loaded, other.stale), (False, False))
+        self.assertTrue(await other.use_copy())
+        self.assertEqual((other.loaded, other.stale, changes), (True, True, [1]))
+        self.assertEqual(other.current().connectors, self.snapshot.current().connectors)
+        self.assertNoResult(first)
+        other.stop()
+        self.failureResultOf(first, CancelledError)
+
+    async def test_what_is_read_from_postgresql_takes_the_place_of_the_copy(self) -> None:
+        await self.copy.write(Directory())
+        self.assertTrue(await self.snapshot.use_copy())
+        self.assertEqual((self.snapshot.current(), self.snapshot.stale), (Directory(), True))
+        await self.snapshot.start()
+        self.assertEqual(
+            (list(self.snapshot.current().connectors), self.snapshot.stale), (["49123123"], False)
+        )
+        await self.until_written(lambda directory: "49123123" in directory.connectors)
+
+    async def test_what_was_read_from_postgresql_is_not_replaced_by_the_copy(self) -> None:
+        await self.copy.write(Directory())
+        reader = self.made(self.pool, writes_copy=False)
+        await reader.start()
+        self.assertFalse(await reader.use_copy())
+        self.assertEqual((list(reader.current().connectors), reader.stale), (["49123123"], False))
+
+    async def test_postgresql_wins_also_while_the_copy_is_read(self) -> None:
+        many = {
+            str(n): Connector(id=n, client_id=1, number="", number_key=str(n), target_id=1)
+            for n in range(50_000)
+        }
+        await self.copy.write(Directory(connectors=many))
+        reader = self.made(self.pool, writes_copy=False)
+        used = reader.use_copy()
+        await reader.start()
+        self.assertNoResult(used)
+        self.assertFalse(await used)
+        self.assertEqual((list(reader.current().connectors), reader.stale), (["49123123"], False))
+
+    async def test_without_a_copy_there_is_nothing_to_use(self) -> None:
+        self.assertFalse(await self.snapshot.use_copy())
+        self.assertEqual((self.snapshot.loaded, self.snapshot.stale), (False, False))
+
+    async def test_changes_while_the_copy_is_written_come_into_it_by_one_more_writing(self) -> None:
+        self.copy = held = HeldCopy(self.file)
+        snapshot = self.made(self.pool, writes_copy=True)
+        let = held.let
+        await snapshot.start()
+        for number in ("1", "2", "3"):
+            await apply_text(self.pool, f'[[connector]]\nclient = "acme/shop"\nnumber = "{number}"\n')
+            snapshot.refresh()
+            while number not in snapshot.current().connectors:
+                await deferLater(clock, 0.005)
+        self.assertEqual(held.asked, 1)
+        again = held.let
+        let.callback(None)
+        await self.until_written(lambda directory: "49123123" in directory.connectors)
+        self.assertNotIn("3", (await self.copy.read() or Directory()).connectors)
+        again.callback(None)
+        await self.until_written(lambda directory: {"1", "2", "3"} <= directory.connectors.keys())
+        self.assertEqual(held.asked, 2)
+
+    async def test_what_did_not_change_is_not_written_again(self) -> None:
+        await self.snapshot.start()
+        await self.until_written(lambda directory: True)
+        before = self.file.stat().st_ino
+        replaced: list[object] = []
+        self.snapshot.follow(lambda: replaced.append(1))
+        self.snapshot.refresh()
+        while not replaced:
+            await deferLater(clock, 0.005)
+        await apply_text(self.pool, CONNECTOR_OFF)
+        self.assertEqual(self.file.stat().st_ino, before)
+        self.snapshot.refresh()
+        await self.until_written(lambda directory: not directory.connectors["49123123"].enabled)
+
+    async def test_one_that_is_not_to_write_leaves_the_copy_alone(self) -> None:
+        reader = self.made(self.pool, writes_copy=False)
+        await reader.start()
+        await self.snapshot.start()
+        await self.until_written(lambda directory: True)
+        self.file.unlink()
+        await apply_text(self.pool, CONNECTOR_OFF)
+        reader.refresh()
+        while reader.current().connectors["49123123"].enabled:
+            await deferLater(clock, 0.005)
+        await self.pool.query("SELECT 1")
+        self.assertFalse(self.file.exists())
+
+    async def test_a_copy_that_cannot_be_written_does_not_matter_to_the_snapshot(self) -> None:
+        self.file.mkdir()
+        await self.snapshot.start()
+        await apply_text(self.pool, CONNECTOR_OFF)
+        self.snapshot.refresh()
+        while self.snapshot.current().connectors["49123123"].enabled:
+            await deferLater(clock, 0.005)
+        self.assertFalse(self.snapshot.stale)

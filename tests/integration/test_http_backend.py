@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import socket
+import ssl
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from OpenSSL import crypto
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IReactorPluggableNameResolver
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.ssl import CertificateOptions, TLSVersion
+from twisted.internet.ssl import CertificateOptions, PrivateCertificate, TLSVersion
 from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
 from smsdaemon import __version__
@@ -22,10 +27,10 @@ from smsdaemon.backends.addresses import is_link_local
 from smsdaemon.backends.http import MAX_ANSWER_BYTES, HttpBackend
 from smsdaemon.backends.payload import body
 from smsdaemon.domain.model import Answer
-from smsdaemon.errors import TargetUnreachable
+from smsdaemon.errors import LeaseLost, TargetUnreachable
 from tests.support.authority import Authority
 from tests.support.cases import ReactorTest, UnitTest
-from tests.support.deliveries import SECRET, client, delivery, sms, target
+from tests.support.deliveries import SECRET, client, delivery, held, sms, target
 from tests.support.peers import Recorder, Script, ScriptedPeer, answering, listen
 
 reactor: Any = _reactor
@@ -43,7 +48,7 @@ class BackendTest(ReactorTest):
         return backend
 
     def deliver(self, url: str, backend: HttpBackend | None = None, **fields: Any) -> Deferred[Answer]:
-        return (backend or self.backend).deliver(delivery(), target(url=url, **fields), client())
+        return (backend or self.backend).deliver(delivery(), target(url=url, **fields), client(), held)
 
     async def why_not(self, url: str, backend: HttpBackend | None = None, **fields: Any) -> str:
         """The text of the TargetUnreachable that the attempt fails with."""
@@ -54,12 +59,70 @@ class BackendTest(ReactorTest):
         raise self.failureException(f"was answered {answer.status}")
 
 
+class LeaseTests(BackendTest):
+    """What was stopped for longer than its lease lasts must not call for another's delivery."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.over = False
+
+    def check(self) -> None:
+        if self.over:
+            raise LeaseLost("over")
+
+    def begin(self, url: str, backend: HttpBackend | None = None) -> Deferred[Answer]:
+        return (backend or self.backend).deliver(delivery(), target(url=url), client(), self.check)
+
+    async def test_nothing_is_sent_once_the_lease_is_over_be_it_while_connecting(self) -> None:
+        script = Script(lambda peer, _: peer.send(OK))
+        attempt = self.begin(f"http://127.0.0.1:{script.listen(self)}/")
+        self.over = True  # the connection is not made yet
+        await self.assertFailure(attempt, LeaseLost)
+        await script.closed()
+        self.assertEqual((script.connections, script.requests), (1, []))
+
+    async def test_nothing_is_sent_on_a_connection_that_was_idle(self) -> None:
+        script = Script(lambda peer, _: peer.send(OK))
+        url = f"http://127.0.0.1:{script.listen(self)}/"
+        await self.begin(url)
+        self.over = True
+        await self.assertFailure(self.begin(url), LeaseLost)
+        await script.closed()
+        self.assertEqual(len(script.requests), 1)
+
+    async def test_over_tls_the_lease_counts_that_is_held_after_the_handshake(self) -> None:
+        authority = Authority()
+        script = Script(lambda peer, _: peer.send(OK))
+        port = script.listen(self, authority.server(["localhost"]).options())
+        backend = self.make_backend(trust_root=authority.trust_root())
+        attempt = self.begin(f"https://localhost:{port}/", backend)
+        while not script.connections:
+            self.assertFalse(attempt.called)
+            await pause()
+        self.over = True
+        await self.assertFailure(attempt, LeaseLost)
+        await script.closed()
+        self.assertEqual(script.requests, [])
+
+    async def test_a_request_has_left_the_process_when_its_lease_was_checked(self) -> None:
+        """On a connection that is up: within deliver(), which is within one turn of the reactor."""
+        authority = Authority()
+        backend = self.make_backend(trust_root=authority.trust_root())
+        for certificate in (None, authority.server(["localhost"])):
+            peer = BlockingPeer(self, certificate)
+            url = f"{'http' if certificate is None else 'https'}://localhost:{peer.port}/"
+            await self.begin(url, backend)
+            attempt = self.begin(url, backend)
+            self.assertTrue(peer.second.wait(5), url)  # the reactor stands still meanwhile
+            await attempt
+
+
 class RequestTests(BackendTest):
     async def test_posts_the_payload_signed_so_that_the_library_verifies_it(self) -> None:
         server = answering(200)
         a_target = target(url=f"http://127.0.0.1:{server.listen(self)}/sms?a=b%20c")
         a_delivery = delivery(sms=sms(text="Grüße \0🐟"))
-        await self.backend.deliver(a_delivery, a_target, client())
+        await self.backend.deliver(a_delivery, a_target, client(), held)
         [request] = server.received
         self.assertEqual((request.method, request.uri), (b"POST", b"/sms?a=b%20c"))
         self.assertEqual(request.content, body(a_delivery, a_target, client()))
@@ -470,6 +533,43 @@ def dribbling(beginning: bytes) -> Script:
 
     script = Script(play)
     return script
+
+
+class BlockingPeer:
+    """A server in a thread, which goes on while the reactor stands still; for one connection."""
+
+    def __init__(self, test: ReactorTest, certificate: PrivateCertificate | None) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self.second = threading.Event()
+        """The second request is here."""
+        self._context = None if certificate is None else _server_context(test, certificate)
+        thread = threading.Thread(target=self._serve, daemon=True)
+        thread.start()
+        test.addCleanup(deferToThread, thread.join, 10)
+        test.addCleanup(self._listening.close)
+
+    def _serve(self) -> None:
+        connection = self._listening.accept()[0]
+        connection.settimeout(10)
+        if self._context is not None:
+            connection = self._context.wrap_socket(connection, server_side=True)
+        with connection:
+            for n in (1, 2):
+                while b"sms.received" not in connection.recv(65536):
+                    pass
+                if n == 2:
+                    self.second.set()
+                connection.sendall(OK)
+
+
+def _server_context(test: ReactorTest, certificate: PrivateCertificate) -> ssl.SSLContext:
+    path = test.mktemp()
+    with open(path, "wb") as file:
+        file.write(certificate.dumpPEM() + certificate.privateKey.dump(crypto.FILETYPE_PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return context
 
 
 class Greeter(Protocol):

@@ -110,6 +110,19 @@ class HealingTests(PoolTest):
                 return
             await deferLater(reactor, 0.02)
 
+    async def test_a_transaction_that_loses_its_connection_fails_without_a_traceback(self) -> None:
+        dsn = await fresh_database(self)
+        pool, other = self.make_pool(dsn, size=1), self.make_pool(dsn, size=1)
+
+        async def ended_from_outside(run: Run) -> None:
+            [(pid,)] = await run("SELECT pg_backend_pid()")
+            await other.query("SELECT pg_terminate_backend(%s)", (pid,))
+            await run("SELECT 1")
+
+        await self.assertFailure(pool.transaction(ended_from_outside), StoreUnavailable)
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertEqual(await pool.query("SELECT 1"), [(1,)])
+
     async def test_a_server_that_is_killed_and_restarted_is_found_again_by_all_connections(self) -> None:
         server = PrivateServer(self)
         server.start()

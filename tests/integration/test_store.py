@@ -9,12 +9,20 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import ensureDeferred, gatherResults
 
 from smsdaemon.domain.ids import uuid7
-from smsdaemon.domain.model import Dead, Delivered, Delivery, Hop, InboundSMS, Postponed, Receipt
-from smsdaemon.errors import StoreRefused
+from smsdaemon.domain.model import (
+    Dead,
+    Delivered,
+    Delivery,
+    Hop,
+    InboundSMS,
+    Postponed,
+    Receipt,
+)
+from smsdaemon.errors import LeaseLost, StoreRefused
 from smsdaemon.store.pool import Pool
-from smsdaemon.store.postgres import PostgresStore
 from tests.support.cases import ReactorTest
 from tests.support.deliveries import target
+from tests.support.leasing import Store, make_store
 from tests.support.store import migrated_pool
 
 reactor = cast(Any, _reactor)
@@ -36,16 +44,17 @@ class StoreTest(ReactorTest):
         self.dsn, self.pool = await migrated_pool(self, size=4)
         self.store = self.make_store(self.pool)
 
-    def make_store(self, pool: Pool, lease_seconds: float = 60.0, first_delay: float = 0) -> PostgresStore:
-        store = PostgresStore(
-            pool=pool,
-            timer=reactor,
-            utc_now=utc_now,
-            lease_seconds=lease_seconds,
-            first_delay_seconds=first_delay,
-        )
-        self.addCleanup(store.close)
-        return store
+    def make_store(
+        self, pool: Pool, lease_seconds: float = 60.0, first_delay: float = 0, holder: str = "here:1"
+    ) -> Store:
+        return make_store(self, pool, lease_seconds, first_delay, holder)
+
+    def another_pool(self) -> Pool:
+        """Of another process, so to say."""
+        pool = Pool(dsn=self.dsn, size=4, reactor=reactor, statement_timeout=5.0)
+        self.addCleanup(pool.close)
+        pool.start()
+        return pool
 
     async def accept(self, message: InboundSMS, key: bytes | None = None, lease: bool = True) -> Receipt:
         return await self.store.accept(message, key, lease)
@@ -114,10 +123,7 @@ class RepeatTests(StoreTest):
         self.assertEqual((await self.count("message"), await self.count("delivery")), (1, 1))
 
     async def test_repeats_in_one_batch_and_over_two_processes_become_one_sms(self) -> None:
-        other_pool = Pool(dsn=self.dsn, size=4, reactor=reactor, statement_timeout=5.0)
-        self.addCleanup(other_pool.close)
-        other_pool.start()
-        other = self.make_store(other_pool)
+        other = self.make_store(self.another_pool())
         stores = [self.store, other]
         receipts = await gatherResults(
             [stores[n % 2].accept(sms(sender=f"+{n}"), b"same", True) for n in range(50)]
@@ -139,7 +145,7 @@ class RepeatTests(StoreTest):
         await self.accept(sms(), b"old")
         await self.pool.query("UPDATE provider_repeat SET seen_at = seen_at - interval '8 days'")
         await self.accept(sms(), b"new")
-        await self.store.forget_repeats()
+        await self.store.messages.forget_repeats()
         self.assertEqual(
             await self.pool.query("SELECT encode(key, 'escape') FROM provider_repeat"), [("new",)]
         )
@@ -174,47 +180,44 @@ class OrderTests(StoreTest):
         seen = []
         while delivery is not None:
             seen.append(delivery.sms.text)
-            delivery = await self.store.settle(delivery, Delivered())
+            delivery = await self.store.settle(delivery, Delivered(), None)
         self.assertEqual(seen, ["0", "1", "2", "3", "4"])
         self.assertEqual((await self.count("delivery"), await self.count("ended_delivery")), (0, 5))
 
     async def test_a_postponed_head_keeps_the_others_waiting_and_a_dead_one_lets_them_go(self) -> None:
         head = await self.leased(sms(text="1"))
         await self.accept(sms(text="2"))
-        self.assertIsNone(await self.store.settle(head, Postponed(delay_seconds=0, reason="busy")))
+        self.assertIsNone(await self.store.settle(head, Postponed(delay_seconds=0, reason="busy"), None))
         [again] = await self.claim()
         self.assertEqual((again.sms.text, again.attempt, again.round_attempt), ("1", 2, 2))
-        following = await self.store.settle(again, Dead(reason="410"))
+        following = await self.store.settle(again, Dead(reason="410"), None)
         assert following is not None
         self.assertEqual(following.sms.text, "2")
 
     async def test_a_postponed_delivery_is_not_due_before_its_time(self) -> None:
-        await self.store.settle(await self.leased(sms()), Postponed(delay_seconds=3600, reason="busy"))
+        await self.store.settle(await self.leased(sms()), Postponed(delay_seconds=3600, reason="busy"), None)
         self.assertEqual(await self.claim(), [])
 
     async def test_a_lease_given_back_unused_counts_as_no_attempt(self) -> None:
         unused = Postponed(delay_seconds=0, reason="", attempted=False)
-        await self.store.settle(await self.leased(sms()), unused)
+        await self.store.settle(await self.leased(sms()), unused, None)
         [again] = await self.claim()
         self.assertEqual((again.attempt, again.round_attempt), (1, 1))
 
     async def test_conversations_stay_whole_while_two_processes_accept_and_settle_at_once(self) -> None:
         """The race of a newcomer behind a head with the end of that head: nobody is left behind."""
-        other_pool = Pool(dsn=self.dsn, size=4, reactor=reactor, statement_timeout=5.0)
-        self.addCleanup(other_pool.close)
-        other_pool.start()
-        stores = [self.store, self.make_store(other_pool)]
+        stores = [self.store, self.make_store(self.another_pool())]
         in_flight: dict[str, str] = {}
         seen: dict[str, list[int]] = {f"+{s}": [] for s in range(4)}
 
-        async def deliver(store: PostgresStore, delivery: Delivery | None) -> None:
+        async def deliver(store: Store, delivery: Delivery | None) -> None:
             while delivery is not None:
                 sender = delivery.sms.sender
                 self.assertNotIn(sender, in_flight)
                 in_flight[sender] = delivery.sms.text
                 seen[sender].append(int(delivery.sms.text))
                 del in_flight[sender]
-                delivery = await store.settle(delivery, Delivered())
+                delivery = await store.settle(delivery, Delivered(), None)
 
         async def provide(sender: str) -> None:
             for n in range(60):
@@ -245,9 +248,9 @@ class LeaseTests(StoreTest):
         assert receipt.delivery is not None
         await self.pool.query("SELECT pg_sleep(0.1)")
         [current] = await self.claim()
-        await short.settle(receipt.delivery, Dead(reason="late"))
+        await self.assertFailure(short.settle(receipt.delivery, Dead(reason="late"), None), LeaseLost)
         self.assertEqual((await self.count("delivery"), await self.count("ended_delivery")), (1, 0))
-        await self.store.settle(current, Delivered())
+        await self.store.settle(current, Delivered(), None)
         self.assertEqual((await self.count("delivery"), await self.count("ended_delivery")), (0, 1))
 
     async def test_two_claims_at_once_never_get_the_same_delivery(self) -> None:
@@ -268,6 +271,63 @@ class LeaseTests(StoreTest):
         self.assertEqual(counts, {1: 2, 2: 0, 3: 4})
 
 
+class BothEndsTests(StoreTest):
+    """Half of what is claimed for a target is what has waited longest, half is what came last."""
+
+    async def backlog(self, count: int, target_id: int = 1) -> None:
+        """Due for a while, the first for longest; texts are numbers."""
+        await gatherResults(
+            [
+                self.store.accept(sms(sender=f"+{n:03}", text=str(n), target_id=target_id), None, False)
+                for n in range(count)
+            ]
+        )
+        await self.pool.query(
+            "UPDATE delivery SET due_at = now() - (%s - seq) * interval '1 second'", (count * 10,)
+        )
+
+    async def claimed(self, room: int) -> list[int]:
+        claimed = await self.store.claim(100, {1: room}, 0)
+        self.assertEqual(len({delivery.id for delivery in claimed}), len(claimed))
+        return sorted(int(delivery.sms.text) for delivery in claimed)
+
+    async def test_a_mountain_that_has_piled_up_starves_neither_its_oldest_nor_what_is_new(self) -> None:
+        await self.backlog(100)
+        self.assertEqual(await self.claimed(10), [*range(5), *range(95, 100)])
+        self.assertEqual(await self.claimed(5), [5, 6, 7, 93, 94])
+
+    async def test_few_are_all_claimed_and_each_once(self) -> None:
+        for count in (1, 4, 5, 6, 9, 10):
+            await self.pool.query("TRUNCATE delivery")
+            await self.backlog(count)
+            self.assertEqual(await self.claimed(10), list(range(count)))
+
+    async def test_one_place_goes_to_the_oldest(self) -> None:
+        await self.backlog(10)
+        self.assertEqual(await self.claimed(1), [0])
+
+    async def test_two_processes_share_a_mountain_without_any_doubles(self) -> None:
+        await self.backlog(200)
+        other = self.make_store(self.another_pool())
+        claims = await gatherResults(
+            [store.claim(100, {1: 20}, 0) for _ in range(4) for store in (self.store, other)]
+        )
+        ids = [delivery.id for claim in claims for delivery in claim]
+        self.assertEqual(len(ids), len(set(ids)))
+
+    async def test_where_the_answer_is_bounded_in_all_every_target_gets_its_turn(self) -> None:
+        for target_id in range(1, 6):
+            await self.backlog(20, target_id)
+        served: set[int] = set()
+        for _ in range(60):
+            for delivery in await self.store.claim(5, {}, 10):
+                served.add(delivery.target_id)
+                await self.store.settle(
+                    delivery, Postponed(delay_seconds=0, reason="", attempted=False), None
+                )
+        self.assertEqual(served, {1, 2, 3, 4, 5})
+
+
 class OnwardTests(StoreTest):
     GROUP = target(id=2)
     HOPS = (Hop(kind="application", name="survey"),)
@@ -277,7 +337,7 @@ class OnwardTests(StoreTest):
 
     async def test_an_onward_sms_is_due_at_its_next_target_with_its_hops(self) -> None:
         first = await self.leased(sms())
-        await self.store.settle(first, self.onward())
+        await self.store.settle(first, self.onward(), None)
         [onward] = await self.claim()
         self.assertEqual((onward.target_id, onward.hops, onward.sms.id), (2, self.HOPS, first.sms.id))
         self.assertNotEqual(onward.id, first.id)
@@ -285,9 +345,9 @@ class OnwardTests(StoreTest):
 
     async def test_it_waits_behind_what_is_pending_there(self) -> None:
         there = await self.leased(sms(text="there", target_id=2))
-        await self.store.settle(await self.leased(sms(text="onward")), self.onward())
+        await self.store.settle(await self.leased(sms(text="onward")), self.onward(), None)
         self.assertEqual(await self.claim(), [])
-        following = await self.store.settle(there, Delivered())
+        following = await self.store.settle(there, Delivered(), None)
         assert following is not None
         self.assertEqual(following.sms.text, "onward")
 
@@ -305,7 +365,7 @@ class OnwardTests(StoreTest):
         [successor, _] = await self.settle_together((there, Delivered()), (here, self.onward()))
         assert successor is not None
         self.assertEqual(successor.sms.text, "successor")
-        following = await self.store.settle(successor, Delivered())
+        following = await self.store.settle(successor, Delivered(), None)
         assert following is not None
         self.assertEqual(following.sms.text, "onward")
 
@@ -313,7 +373,7 @@ class OnwardTests(StoreTest):
         """Both in one statement: they are added before a connection is free."""
         await self.pool.query("SELECT 1")
         busy = [self.pool.query("SELECT pg_sleep(0.1)") for _ in range(4)]
-        results = await gatherResults([self.store.settle(d, outcome) for d, outcome in pairs])
+        results = await gatherResults([self.store.settle(d, outcome, None) for d, outcome in pairs])
         await gatherResults(busy)
         return results
 
@@ -322,8 +382,8 @@ class QueueTests(StoreTest):
     async def test_the_queue_counts_pending_leased_and_dead_and_knows_the_oldest(self) -> None:
         first = await self.leased(sms(sender="+1"))
         await self.accept(sms(sender="+2"), lease=False)
-        await self.store.settle(await self.leased(sms(sender="+3")), Dead(reason="x"))
-        queue = await self.store.queue()
+        await self.store.settle(await self.leased(sms(sender="+3")), Dead(reason="x"), None)
+        queue = await self.store.deliveries.queue()
         self.assertEqual((queue.leased, queue.pending, queue.dead), (1, 2, 1))
         assert queue.oldest is not None
         self.assertLess(abs(queue.oldest - first.sms.received_at), timedelta(milliseconds=2))
@@ -332,16 +392,16 @@ class QueueTests(StoreTest):
         for at in (datetime(1999, 1, 1, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC)):
             message = sms(sender=str(at.year), id=uuid7(at), received_at=at)
             delivery = await self.leased(message)
-            await self.store.settle(delivery, Delivered())
+            await self.store.settle(delivery, Delivered(), None)
         self.assertEqual((await self.count("message"), await self.count("ended_delivery")), (2, 2))
 
     async def test_sms_of_a_clock_that_was_ahead_do_not_hinder_when_their_month_comes(self) -> None:
         at = datetime(2099, 1, 10, tzinfo=UTC)
         ahead = sms(id=uuid7(at), received_at=at)
-        await self.store.settle(await self.leased(ahead), Delivered())
+        await self.store.settle(await self.leased(ahead), Delivered(), None)
         await self.pool.query("SELECT make_partitions('2099-01-01T00:00Z')")
         later = sms(sender="+2", id=uuid7(at), received_at=at)
-        await self.store.settle(await self.leased(later), Delivered())
+        await self.store.settle(await self.leased(later), Delivered(), None)
         rows = await self.pool.query("SELECT id FROM message ORDER BY id")
         self.assertEqual(rows, sorted([(str(ahead.id),), (str(later.id),)]))
 

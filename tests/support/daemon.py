@@ -21,6 +21,7 @@ import psycopg2
 from attrs import frozen
 from twisted.trial.unittest import SynchronousTestCase
 
+from smsdaemon.status_file import StatusFile
 from smsdaemon.store.embedded_location import Location, locate, remove
 from smsdaemon.store.embedded_processes import end_processes_in, processes_in
 from tests.support.postgres import drop_database, make_database, reachable_folder
@@ -66,13 +67,14 @@ class Daemon:
         *,
         dsn: str = EMBEDDED,
         listeners: str = LISTENERS,
+        workers: int = 1,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """``settings``: TOML tables besides those of the listeners; ``environment``: on top of ours."""
         self.folder = reachable_folder()
         self.state_dir = self.folder / "state"
         self.config = self.folder / "smsdaemon.toml"
-        self.config.write_text(f'state_dir = "state"\n{listeners}{settings}')
+        self.config.write_text(f'state_dir = "state"\nworkers = {workers}\n{listeners}{settings}')
         self._dsn = dsn
         ours = {name: value for name, value in os.environ.items() if not name.startswith("SMSDAEMON_")}
         # By the environment, as it may hold a password.
@@ -124,6 +126,15 @@ class Daemon:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    def workers(self) -> list[dict[str, Any]]:
+        """How they are, by number, as the daemon told within the last second."""
+        told = StatusFile(self.state_dir).read()
+        return [] if told is None else list(told["workers"])
+
+    def worker_pids(self) -> set[int]:
+        """Of all that live, and of the daemon itself where it has none."""
+        return {int(worker["pid"]) for worker in self.workers() if worker["pid"] is not None}
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -301,15 +312,15 @@ def embedded_daemon(
     return made
 
 
-_shared: list[Daemon] = []
+_shared: dict[int, Daemon] = {}
 
 
-def shared_daemon() -> Daemon:
+def shared_daemon(workers: int = 1) -> Daemon:
     """One for all tests that only send to it, each with a client and numbers of its own.
 
     trial knows no fixtures of classes or modules, so this one lives until the run's end.
     """
-    if not _shared:
+    if workers not in _shared:
         dsn = make_database()
         folder = os.getcwd()
 
@@ -318,11 +329,11 @@ def shared_daemon() -> Daemon:
             made.remove()
             drop_database(dsn)
 
-        made = Daemon(dsn=dsn)
+        made = Daemon(dsn=dsn, workers=workers)
         atexit.register(end)
         made.start()
-        _shared.append(made)
-    return _shared[0]
+        _shared[workers] = made
+    return _shared[workers]
 
 
 # --- directories ------------------------------------------------------------------------------------

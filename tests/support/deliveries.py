@@ -36,7 +36,7 @@ def delivery(**fields: Any) -> Delivery:
         "lease": UUID(int=1),
         "attempt": 1,
         "round_attempt": 1,
-        "round_started_at": RECEIVED_AT,
+        "round_seconds": 0.0,
     }
     return Delivery(**{**values, **fields})
 
@@ -55,3 +55,7 @@ def target(**fields: Any) -> Target:
 
 def client(**fields: Any) -> Client:
     return Client(**{"id": 1, "reseller": "acme", "name": "shop", **fields})
+
+
+def held() -> None:
+    """The check of a lease that is not over."""

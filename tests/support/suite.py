@@ -3,7 +3,8 @@
     python -m tests.support.suite [what trial is to run, by default everything]
 
 Everything goes in two runs side by side, since tests wait more than they compute: what starts daemons
-in one, the rest in the other. The search is a run of its own, so that it also sees the others' ends.
+in one, the rest in the other. Beside them runs a minute of chaos (tests/chaos), each of whose invariants
+counts as a test. The search is a run of its own, so that it also sees the others' ends.
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ from tests.support.trial_counts import Counts, counts
 TESTS = Path("tests")
 WITH_DAEMONS = ["tests.e2e", "tests.faults"]
 SEARCH = "tests.support.output_search"
+CHAOS = ["tests.chaos", "--seconds", "60"]
 PRINTED_IN = "TRIAL_PRINTED_IN"
 """Environment variable that tells the search in which folders to look, one a line."""
 
 
 def main(arguments: list[str]) -> int:
     runs = [arguments] if arguments else [WITH_DAEMONS, _all_others()]
+    beside = [] if arguments else [CHAOS]
     # Who runs this in the background has it ignore Ctrl-C, and with it every process that tests start
     # and stop like that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        counted = _side_by_side(runs)
+        counted = _side_by_side(runs, beside)
     except KeyboardInterrupt:
         return 130
     print(counted)
@@ -44,23 +47,27 @@ def _all_others() -> list[str]:
     return [name for name in (f"tests.{package}" for package in packages) if name not in WITH_DAEMONS]
 
 
-def _side_by_side(runs: Sequence[list[str]]) -> Counts:
-    """Run them at once, show their output one after the other, search it, and count."""
+def _side_by_side(runs: Sequence[list[str]], beside: Sequence[list[str]]) -> Counts:
+    """Run them at once, show their output one after the other, search it, and count.
+
+    ``beside``: modules with their arguments, which search for secrets themselves.
+    """
     started = [_Trial(Path("_trial_temp" + "_2" * n), tests) for n, tests in enumerate(runs)]
-    counted = [trial.follow() for trial in started]
+    others = [_Run(Path("_trial_temp" + "_3" * n), module) for n, module in enumerate(beside, 1)]
+    counted = [run.follow() for run in [*started, *others]]
     folders = "\n".join(str(trial.folder.absolute()) for trial in started)
     search = _Trial(Path("_trial_temp_search"), [SEARCH], {PRINTED_IN: folders})
     return sum(counted, search.follow())
 
 
-class _Trial:
-    """A run of trial, started at once."""
+class _Run:
+    """A module of ours, run at once as a process that prints like trial."""
 
-    def __init__(self, folder: Path, tests: list[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, module: list[str], environment: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self._printed: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (read while it is written)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "twisted.trial", f"--temp-directory={folder}", *tests],
+            [sys.executable, "-m", *module],
             stdin=subprocess.DEVNULL,
             stdout=self._printed,
             stderr=subprocess.STDOUT,
@@ -89,6 +96,13 @@ class _Trial:
             self._process.wait(0.2)
         except subprocess.TimeoutExpired:
             return
+
+
+class _Trial(_Run):
+    """A run of trial."""
+
+    def __init__(self, folder: Path, tests: list[str], environment: Mapping[str, str] | None = None) -> None:
+        super().__init__(folder, ["twisted.trial", f"--temp-directory={folder}", *tests], environment)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smsdaemon.domain.backoff import RetryPolicy
 from tests.support.cases import UnitTest
-from tests.support.deliveries import RECEIVED_AT as START
 
 POLICY = RetryPolicy(schedule=(0, 2, 10.5), give_up_after=100)
 
@@ -35,30 +32,23 @@ class DelayTests(UnitTest):
                 RetryPolicy(schedule=schedule, give_up_after=1)
 
 
-class NextDueTests(UnitTest):
-    def due(self, attempt: int, seconds_in: float, retry_after: float | None = None) -> float | None:
-        """Seconds from the failure, which is ``seconds_in`` the round, to the next attempt."""
-        now = START + timedelta(seconds=seconds_in)
-        due_at = POLICY.next_due(attempt, START, now, 0.0, retry_after)
-        return None if due_at is None else (due_at - now).total_seconds()
-
-    def test_the_delay_is_that_of_the_next_attempt_counted_from_the_failure(self) -> None:
-        self.assertEqual(self.due(1, 0.5), 2)
-        self.assertEqual(self.due(2, 3), 10.5)
-        self.assertEqual(self.due(3, 14), 10.5)
+class NextDelayTests(UnitTest):
+    def test_the_delay_is_that_of_the_next_attempt(self) -> None:
+        delays = [POLICY.next_delay(attempt, 0.5, 0.0) for attempt in (1, 2, 3)]
+        self.assertEqual(delays, [2, 10.5, 10.5])
 
     def test_gives_up_when_the_next_attempt_would_begin_too_late(self) -> None:
-        self.assertEqual(self.due(9, 89.5), 10.5)
-        self.assertIsNone(self.due(9, 89.6))
+        self.assertEqual(POLICY.next_delay(9, 89.5, 0.0), 10.5)
+        self.assertIsNone(POLICY.next_delay(9, 89.6, 0.0))
 
     def test_retry_after_makes_a_delay_longer_never_shorter(self) -> None:
-        self.assertEqual(self.due(1, 0, retry_after=30), 30)
-        self.assertEqual(self.due(2, 0, retry_after=1), 10.5)
+        self.assertEqual(POLICY.next_delay(1, 0, 0.0, retry_after=30), 30)
+        self.assertEqual(POLICY.next_delay(2, 0, 0.0, retry_after=1), 10.5)
 
     def test_retry_after_does_not_outlast_giving_up(self) -> None:
-        self.assertIsNone(self.due(1, 50, retry_after=51))
+        self.assertIsNone(POLICY.next_delay(1, 50, 0.0, retry_after=51))
 
     def test_gives_up_only_after_an_attempt(self) -> None:
         at_once = RetryPolicy(schedule=(0,), give_up_after=0)
         self.assertEqual(at_once.delay_before(1, 0), 0)
-        self.assertIsNone(at_once.next_due(1, START, START + timedelta(seconds=1), 0.0))
+        self.assertIsNone(at_once.next_delay(1, 1, 0.0))

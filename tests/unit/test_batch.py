@@ -28,7 +28,7 @@ class Bench:
     def batcher(self, **kwargs: float) -> Batcher[str, str]:
         terms: dict[str, float] = {"under_way": 1, "max_rows": 100, "max_waiting": 1000, "patience": 2.0}
         terms |= kwargs
-        return Batcher(lend=self.lend, send=self.send, timer=self.clock, **terms)  # type: ignore[arg-type]
+        return Batcher(lend=lambda use: self.lend(use), send=self.send, timer=self.clock, **terms)  # type: ignore[arg-type]
 
     def lend(self, use: Use) -> Deferred[None]:
         d: Deferred[None] = Deferred()
@@ -67,6 +67,36 @@ class BatcherTests(UnitTest):
         self.bench.free_a_connection()
         self.assertEqual(self.bench.batches, [["a", "b", "c"]])
         self.assertEqual([self.successResultOf(d) for d in results], ["A", "B", "C"])
+
+    def test_where_no_connection_will_ever_come_all_that_wait_fail_at_once(self) -> None:
+        batcher = self.bench.batcher(max_waiting=5000)
+        results = [batcher.add(str(n)) for n in range(2000)]
+        self.bench.lend = lambda use: fail(StoreUnavailable("closed"))  # type: ignore[method-assign]
+        _, asked = self.bench.lent.pop()
+        asked.errback(StoreUnavailable("closed"))
+        for d in [*results, batcher.add("late")]:
+            self.failureResultOf(d, StoreUnavailable)
+
+    def test_what_is_cancelled_is_not_sent_and_not_sent_again(self) -> None:
+        batcher = self.bench.batcher()
+        first, second, third = [batcher.add(row) for row in "abc"]
+        first.addErrback(lambda _: None)
+        first.cancel()
+        conflict: Deferred[list[str]] = Deferred()
+        self.bench.answer = lambda rows: conflict
+        self.bench.free_a_connection()
+        second.addErrback(lambda _: None)
+        second.cancel()
+        self.bench.answer = lambda rows: succeed([row.upper() for row in rows])
+        conflict.errback(StoreConflict())
+        self.assertEqual(self.bench.batches, [["b", "c"], ["c"]])
+        self.assertEqual(self.successResultOf(third), "C")
+
+    def test_after_the_end_nothing_is_taken(self) -> None:
+        batcher = self.bench.batcher()
+        batcher.close()
+        self.failureResultOf(batcher.add("a"), StoreUnavailable)
+        self.assertEqual(self.bench.lent, [])
 
     def test_a_batch_holds_at_most_max_rows(self) -> None:
         batcher = self.bench.batcher(max_rows=2)

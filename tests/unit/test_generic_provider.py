@@ -56,11 +56,11 @@ def post(content_type: str, body: bytes | str, query: bytes = b"") -> Submission
 
 
 def multipart(fields: Fields, *, extra: bytes = b"") -> bytes:
-    parts = (_part(f'name="{name}"'.encode(), value.encode("utf-8")) for name, value in fields)
+    parts = (part(f'name="{name}"'.encode(), value.encode("utf-8")) for name, value in fields)
     return b"".join(parts) + extra + b"--b--\r\n"
 
 
-def _part(parameters: bytes, content: bytes, headers: bytes = b"") -> bytes:
+def part(parameters: bytes, content: bytes, headers: bytes = b"") -> bytes:
     return b"--b\r\nContent-Disposition: form-data; %s\r\n%s\r\n%s\r\n" % (parameters, headers, content)
 
 
@@ -208,7 +208,7 @@ class CharsetTests(ProviderTest):
             (b"a\0b", "a\ufffdb", "utf-8"),
         ):
             fields = b"receiver=1&sender=2&message=" + quote_from_bytes(raw).encode()
-            in_parts = multipart([("receiver", "1"), ("sender", "2")], extra=_part(b'name="message"', raw))
+            in_parts = multipart([("receiver", "1"), ("sender", "2")], extra=part(b'name="message"', raw))
             for submission in (get(fields), post(FORM, fields), post("", fields), post(MULTIPART, in_parts)):
                 self.assertEqual((submission.text, submission.encoding), (text, encoding))
 
@@ -220,7 +220,7 @@ class CharsetTests(ProviderTest):
             post(FORM + ';CharSet="latin1"', fields),
             post("; charset=latin1", fields),
             post(
-                MULTIPART + "; charset=latin1", multipart(COMPLETE[:2], extra=_part(b"name=message", b"\xe4"))
+                MULTIPART + "; charset=latin1", multipart(COMPLETE[:2], extra=part(b"name=message", b"\xe4"))
             ),
             post(JSON + ";charset=latin1", b'{"receiver":1,"sender":2,"message":"\xe4"}'),
             get(fields, FORM + "; charset=latin1"),
@@ -233,8 +233,8 @@ class CharsetTests(ProviderTest):
         self.assertEqual((submission.text, submission.encoding), ("ä", "utf-8"))
 
     def test_a_parts_own_charset_comes_first(self) -> None:
-        part = _part(b'name="message"', b"\xe4", b"Content-Type: text/plain; charset=cp437\r\n")
-        submission = post(MULTIPART + "; charset=latin1", multipart(COMPLETE[:2], extra=part))
+        sent = part(b'name="message"', b"\xe4", b"Content-Type: text/plain; charset=cp437\r\n")
+        submission = post(MULTIPART + "; charset=latin1", multipart(COMPLETE[:2], extra=sent))
         self.assertEqual((submission.text, submission.encoding), ("Σ", "ibm437"))
 
     def test_a_charset_that_is_none_counts_as_not_given(self) -> None:
@@ -263,7 +263,7 @@ class BodyTypeTests(ProviderTest):
 class MultipartTests(ProviderTest):
     def test_file_parts_are_ignored(self) -> None:
         for name in (b'filename="x.txt"', b'filename=""'):
-            parts = _part(b'name="message"; ' + name, b"of the file", b"Content-Type: text/plain\r\n")
+            parts = part(b'name="message"; ' + name, b"of the file", b"Content-Type: text/plain\r\n")
             body = parts + multipart(COMPLETE)
             self.assertEqual(post(MULTIPART, body).text, "This is a test")
             self.assertRaises(MalformedRequest, post, MULTIPART, parts + multipart(COMPLETE[:2]))

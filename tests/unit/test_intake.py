@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from smsdaemon.domain.ids import time_of, uuid7
 from smsdaemon.domain.model import Client, Connector, Directory, InboundSMS, Receipt, Submission
-from smsdaemon.errors import NotRoutable, StoreUnavailable, TokenRefused, UnknownConnector
+from smsdaemon.domain.refused import RefusedSMS
+from smsdaemon.errors import NotRoutable, RequestRefused, StoreUnavailable, TokenRefused, UnknownConnector
 from smsdaemon.intake import Receiver, provider_key
 from tests.support.cases import UnitTest
 from tests.support.deliveries import delivery, sms, target
@@ -51,11 +52,11 @@ class CountingOutlet:
         self.taken: list[Any] = []
         self.waiting: list[int] = []
 
-    def reserve(self, target_id: int) -> bool:
+    def reserve(self, target_id: int, connector_id: int) -> bool:
         self.places -= 1
         return self.places >= 0
 
-    def release(self, target_id: int) -> None:
+    def release(self, target_id: int, connector_id: int) -> None:
         self.places += 1
 
     def queued(self, target_id: int) -> None:
@@ -63,6 +64,20 @@ class CountingOutlet:
 
     def take(self, taken: Any) -> None:
         self.taken.append(taken)
+
+
+class RecordingRefusals:
+    """Keeps what it hears of."""
+
+    def __init__(self) -> None:
+        self.turned: list[tuple[type[RequestRefused], Submission]] = []
+        self.kept: list[RefusedSMS] = []
+
+    def turned_away(self, refusal: RequestRefused, submission: Submission) -> None:
+        self.turned.append((type(refusal), submission))
+
+    def not_routable(self, sms: RefusedSMS) -> None:
+        self.kept.append(sms)
 
 
 class StillDirectory:
@@ -76,6 +91,7 @@ class StillDirectory:
 class ReceiverTest(UnitTest):
     def setUp(self) -> None:
         self.store, self.outlet, self.count = RecordingStore(), CountingOutlet(), 0
+        self.refusals = RecordingRefusals()
         self.directory = StillDirectory(
             Directory(
                 connectors={"49123123": CONNECTOR},
@@ -92,6 +108,7 @@ class ReceiverTest(UnitTest):
             directory=self.directory,
             store=self.store,
             outlet=self.outlet,
+            refusals=self.refusals,
             utc_now=lambda: NOW,
             new_id=uuid7,
             on_accepted=accepted,
@@ -179,6 +196,34 @@ class RefusalTests(ReceiverTest):
             change()
             failure = self.failureResultOf(self.receive(), NotRoutable)
             self.assertIn(words, str(failure.value))
+            self.assertEqual([kept.reason for kept in self.refusals.kept], [str(failure.value)])
+
+    def test_what_has_no_connector_or_no_token_is_told_of_and_not_kept(self) -> None:
+        self.change_connector(require_token=True)
+        self.failureResultOf(self.receive(receiver="49999999"), UnknownConnector)
+        self.failureResultOf(self.receive(token=TOKEN), TokenRefused)
+        self.assertEqual([kind for kind, _ in self.refusals.turned], [UnknownConnector, TokenRefused])
+        self.assertEqual(self.refusals.kept, [])
+
+    def test_what_is_not_routable_is_kept_as_the_sms_it_would_have_been_without_its_token(self) -> None:
+        fields = {"text": "x", "message_id": "m", "keyword": "K", "encoding": "latin-1", "raw_text": b"x"}
+        self.change_connector(target_id=None)
+        self.failureResultOf(self.receive(token=TOKEN, **fields), NotRoutable)
+        [kept] = self.refusals.kept
+        self.assertEqual((kept.connector_id, kept.receiver, kept.sender), (1, "+49 123123", "+49789789"))
+        self.assertEqual((kept.received_at, time_of(kept.id)), (NOW, NOW))
+        self.assertEqual(kept.submission, Submission(receiver="49123123", sender="49789789", **fields))  # type: ignore[arg-type]
+        self.change_connector()
+        would_be = sms(connector_id=1, provider_message_id="m", sender="+49789789", text="x")
+        self.assertEqual(kept.provider_key, provider_key(would_be))
+        self.assertEqual(self.refusals.turned, [])
+
+    def test_a_refused_sms_cannot_be_made_with_its_token(self) -> None:
+        self.change_connector(target_id=None)
+        self.failureResultOf(self.receive(), NotRoutable)
+        [kept] = self.refusals.kept
+        with self.assertRaises(ValueError):
+            evolve(kept, submission=evolve(kept.submission, token=TOKEN))
 
 
 class TokenTests(ReceiverTest):

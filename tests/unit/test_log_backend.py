@@ -9,7 +9,7 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from smsdaemon.backends.log import LogBackend
 from smsdaemon.domain.model import Answer
 from tests.support.cases import UnitTest
-from tests.support.deliveries import client, delivery, sms, target
+from tests.support.deliveries import client, delivery, held, sms, target
 
 
 class LogBackendTests(UnitTest):
@@ -23,7 +23,7 @@ class LogBackendTests(UnitTest):
         """The log line of one delivery."""
         backend = LogBackend(message_text=message_text)
         an_sms = sms(text="a secret {text}\nof two lines")
-        answer = self.successResultOf(backend.deliver(delivery(sms=an_sms), target(), client()))
+        answer = self.successResultOf(backend.deliver(delivery(sms=an_sms), target(), client(), held))
         self.assertEqual(answer, Answer(status=200))
         [event] = [event for event in self.events if event.get("log_namespace") == "smsdaemon.backends.log"]
         self.assertIn(str(an_sms.id), formatEvent(event))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smsdaemon.domain.model import Answer, Dead, Delivered, Directory, Hop, Target, TargetKind
-from smsdaemon.domain.routing import TryAgain, read_answer, retry_after_seconds
+from smsdaemon.domain.routing import TryAgain, excerpt, read_answer, retry_after_seconds
 from tests.support.cases import UnitTest
 from tests.support.deliveries import RECEIVED_AT as NOW
 from tests.support.deliveries import delivery, target
@@ -154,3 +154,13 @@ class RouteTests(UnitTest):
         assert isinstance(outcome, Dead)
         self.assertTrue(outcome.reason.isprintable())
         self.assertLess(len(outcome.reason), 300)
+
+
+class ExcerptTests(UnitTest):
+    def test_is_the_first_200_characters_whatever_their_bytes(self) -> None:
+        for character in ("x", "ü", "€", "👋"):
+            self.assertEqual(excerpt((character * 300).encode()), character * 200)
+
+    def test_is_storable_whatever_came(self) -> None:
+        self.assertEqual(excerpt(b"a\0b\xff\xed\xa0\x80c"), "a\ufffdb\ufffd\ufffd\ufffd\ufffdc")
+        self.assertEqual(excerpt(b""), "")

@@ -14,11 +14,15 @@ from tests.support.settings import HTTP, SettingsTest
 
 EXAMPLE = Path(smsdaemon.__file__).parent.parent / "etc" / "smsdaemon.toml"
 SECONDS = "allowed: a number of seconds from 0 to 31536000"
+LEASE = "allowed: a number of seconds from 1 to 31536000"
 SOME_SECONDS = "allowed: a number of seconds above 0, up to 31536000"
 CONCURRENCY = "allowed: a whole number from 1 to 10000"
 BYTES = "allowed: a whole number from 1024 to 67108864"
 LEVELS = 'allowed: "debug", "info", "warn", "error" or "critical"'
 TOML = "allowed: a TOML file as in etc/smsdaemon.toml"
+AFTER = "allowed: a number of seconds from 0.01 to 4 (a peer hears 500 after 5)"
+FAILURES = "allowed: a whole number from 1 to 1000000"
+FLAG = "allowed: true or false"
 SCHEDULE = "allowed: a list of at least one number of seconds, each from 0 to 31536000"
 
 
@@ -78,6 +82,22 @@ class ValueTests(SettingsTest):
             'workers = "all"\n' + HTTP, f"FILE: workers: is a string, not a whole number; {wanted}"
         )
 
+    def test_what_keeps_sms_from_being_lost_is_on_by_default(self) -> None:
+        settings = self.load(HTTP)
+        self.assertEqual((settings.database.allow_unsafe, settings.receiver.journal), (False, True))
+        self.assertEqual(settings.receiver.journal_after, 0.5)
+        self.assertEqual((settings.routing.breaker_failures, settings.routing.breaker_probe), (10, 5.0))
+
+    def test_what_keeps_sms_from_being_lost_can_be_set_to_its_bounds(self) -> None:
+        settings = self.load(
+            f"{HTTP}[database]\nallow_unsafe = true\n[receiver]\njournal = false\njournal_after = 4\n"
+            "[routing]\nbreaker_failures = 1\nbreaker_probe = 0.1\n"
+        )
+        self.assertEqual((settings.database.allow_unsafe, settings.receiver.journal), (True, False))
+        self.assertEqual(settings.receiver.journal_after, 4.0)
+        self.assertEqual((settings.routing.breaker_failures, settings.routing.breaker_probe), (1, 0.1))
+        self.assertEqual(self.load(f"{HTTP}[receiver]\njournal_after = 0.01\n").receiver.journal_after, 0.01)
+
     def test_relative_paths_are_relative_to_the_file(self) -> None:
         text = (
             'state_dir = "../state"\n[https]\nlisten = ["tcp:8443"]\ncertificate = "c.pem"\nkey = "k.pem"\n'
@@ -125,8 +145,6 @@ class ProblemTests(SettingsTest):
             listen = ["tcp:8081"]
             [database]
             pool = 0
-            [routing]
-            timeout = 90
             """,
             f"FILE: shutdown_seconds: is a string, not a number; {SECONDS}",
             "FILE: database.pool: 0 is not allowed; allowed: a whole number from 1 to 1000",
@@ -135,7 +153,6 @@ class ProblemTests(SettingsTest):
             "FILE: http, https: both tables are missing; allowed: one of them or both",
             'FILE: admin.listen: "tcp:8081" can be reached from other machines; '
             "allowed: loopback, as in tcp:8081:interface=127.0.0.1, or unix:",
-            "FILE: routing.lease: 60 is not above routing.timeout, 90; allowed: more than that",
         )
 
     def test_file_and_environment_are_said_together(self) -> None:
@@ -181,7 +198,7 @@ class ProblemTests(SettingsTest):
             f"FILE: routing.give_up_after: is a list, not a number; {SECONDS}",
             f"FILE: routing.timeout: is true or false, not a number; {SOME_SECONDS}",
             f"FILE: routing.concurrency: is a table, not a whole number; {CONCURRENCY}",
-            f"FILE: routing.lease: is a date or time, not a number; {SOME_SECONDS}",
+            f"FILE: routing.lease: is a date or time, not a number; {LEASE}",
             f"FILE: log.level: is a whole number, not a string; {LEVELS}",
             "FILE: log.message_text: is a whole number, not true or false; allowed: true or false",
         )
@@ -197,10 +214,33 @@ class ProblemTests(SettingsTest):
             f"FILE: routing.give_up_after: 1e+300 is not allowed; {SECONDS}",
             f"FILE: routing.timeout: 0 is not allowed; {SOME_SECONDS}",
             f"FILE: routing.concurrency: 0 is not allowed; {CONCURRENCY}",
-            f"FILE: routing.lease: nan is not allowed; {SOME_SECONDS}",
+            f"FILE: routing.lease: nan is not allowed; {LEASE}",
             'FILE: log.format: "xml" is not allowed; allowed: "text" or "json"',
             f'FILE: log.level: "INFO" is not allowed; {LEVELS}',
         )
+
+    def test_what_keeps_sms_from_being_lost_has_its_types_and_bounds(self) -> None:
+        self.assert_problems(
+            HTTP + '[database]\nallow_unsafe = "true"\n[receiver]\njournal = 1\njournal_after = 4.01\n'
+            "[routing]\nbreaker_failures = 0\nbreaker_probe = 0\n",
+            f"FILE: database.allow_unsafe: is a string, not true or false; {FLAG}",
+            f"FILE: receiver.journal: is a whole number, not true or false; {FLAG}",
+            f"FILE: receiver.journal_after: 4.01 is not allowed; {AFTER}",
+            f"FILE: routing.breaker_failures: 0 is not allowed; {FAILURES}",
+            f"FILE: routing.breaker_probe: 0 is not allowed; {SOME_SECONDS}",
+        )
+        self.assert_problems(
+            HTTP + '[database]\nallow_unsafe = 0\n[receiver]\njournal = ""\njournal_after = 0\n'
+            "[routing]\nbreaker_failures = 1.0\nbreaker_probe = inf\n",
+            f"FILE: database.allow_unsafe: is a whole number, not true or false; {FLAG}",
+            f"FILE: receiver.journal: is a string, not true or false; {FLAG}",
+            f"FILE: receiver.journal_after: 0 is not allowed; {AFTER}",
+            f"FILE: routing.breaker_failures: is a number, not a whole number; {FAILURES}",
+            f"FILE: routing.breaker_probe: inf is not allowed; {SOME_SECONDS}",
+        )
+        for value in ("nan", "-1", "true", '"0.5"'):
+            with self.assertRaises(ConfigurationError):
+                self.load(f"{HTTP}[receiver]\njournal_after = {value}\n")
 
     def test_a_table_where_a_value_belongs_and_the_other_way_round_are_refused(self) -> None:
         self.assert_problems(
@@ -212,9 +252,10 @@ class ProblemTests(SettingsTest):
 
     def test_keys_of_later_stages_are_unknown(self) -> None:
         self.assert_problems(
-            HTTP + '[receiver]\njournal = true\n[admin]\nlisten = ["unix:/a"]\ncertificate = ""\n',
+            HTTP + '[receiver]\nprofiles = ""\n[admin]\nlisten = ["unix:/a"]\ncertificate = ""\n',
             "FILE: admin.certificate: unknown key; allowed: listen",
-            "FILE: receiver.journal: unknown key; allowed: max_body_bytes, max_url_bytes",
+            "FILE: receiver.profiles: unknown key; "
+            "allowed: journal, journal_after, max_body_bytes, max_url_bytes",
         )
 
     def test_an_empty_state_folder_is_refused(self) -> None:

@@ -24,11 +24,15 @@ class EnvironmentTests(SettingsTest):
             HTTP__LISTEN='["tcp:1", "tcp:2"]',
             ROUTING__RETRY_SCHEDULE="[0, 0.25]",
             LOG__MESSAGE_TEXT="true",
+            DATABASE__ALLOW_UNSAFE="true",
+            RECEIVER__JOURNAL_AFTER="2",
             WORKERS="3",
         )
         self.assertEqual(settings.http, Listener(listen=("tcp:1", "tcp:2")))
         self.assertEqual(settings.routing.retry_schedule, (0.0, 0.25))
         self.assertTrue(settings.log.message_text)
+        self.assertTrue(settings.database.allow_unsafe)
+        self.assertEqual(settings.receiver.journal_after, 2.0)
         self.assertEqual(settings.workers, 3)
 
     def test_strings_are_taken_as_they_are(self) -> None:
@@ -86,12 +90,12 @@ class EnvironmentTests(SettingsTest):
             HTTP,
             f"SMSDAEMON_: unknown variable; {allowed}",
             f"SMSDAEMON_DATABASE_POOL: unknown variable, perhaps SMSDAEMON_DATABASE__POOL; {allowed}",
-            f"SMSDAEMON_RECEIVER__JOURNAL: unknown variable; {allowed}",
+            f"SMSDAEMON_LIMITS__BY_NETWORK: unknown variable; {allowed}",
             f"SMSDAEMON_log__level: unknown variable; {allowed}",
             environ={
                 "SMSDAEMON_": "",
                 "SMSDAEMON_DATABASE_POOL": "1",
-                "SMSDAEMON_RECEIVER__JOURNAL": "true",
+                "SMSDAEMON_LIMITS__BY_NETWORK": "x",
                 "SMSDAEMON_log__level": "debug",
             },
         )

@@ -7,12 +7,21 @@ import sys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smsdaemon.domain.text import decode, storable
+from smsdaemon.domain.text import (
+    bytes_again,
+    charset_label,
+    charset_labels,
+    decode,
+    decode_reversibly,
+    storable,
+    worth_keeping,
+)
 from tests.support.cases import UnitTest
 
 ANY = settings(database=None, deadline=None, max_examples=300)
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 """Also with lone surrogates."""
+WIDE = ("utf-16", "utf-32")
 
 
 class StorableTests(UnitTest):
@@ -82,3 +91,61 @@ class DecodeTests(UnitTest):
     @given(st.text())
     def test_any_text_survives_as_utf8(self, text: str) -> None:
         self.assertEqual(decode(text.encode(), None), (storable(text), "utf-8"))
+
+    @settings(ANY, max_examples=1000)
+    @given(st.binary(), st.none() | st.sampled_from(charset_labels()))
+    def test_bytes_mean_the_same_again_by_the_name_that_was_reported(
+        self, raw: bytes, charset: str | None
+    ) -> None:
+        text, label = decode(raw, charset)
+        self.assertEqual(decode(raw, label), (text, label))
+
+
+class BytesAgainTests(UnitTest):
+    @settings(ANY, max_examples=1000)
+    @given(st.binary(), st.none() | st.sampled_from([n for n in charset_labels() if n[:6] not in WIDE]))
+    def test_what_was_decoded_reversibly_has_its_own_bytes(self, raw: bytes, charset: str | None) -> None:
+        text, label = decode_reversibly(raw, charset)
+        again = bytes_again(text, label)
+        if again is None:
+            self.fail(f"{raw!r} has no bytes as {label}")
+        self.assertEqual(decode(again, label), decode(raw, label))
+        if label in ("utf-8", "us-ascii", "windows-1252", "iso-8859-1", "ibm850", "macintosh"):
+            self.assertEqual(again, raw)
+
+    @ANY
+    @given(st.text(), st.sampled_from(charset_labels()))
+    def test_any_text_that_a_charset_has_comes_back_from_its_bytes(self, text: str, label: str) -> None:
+        again = bytes_again(text, label)
+        if again is not None:
+            self.assertEqual(decode(again, label), (storable(text), label))
+
+    def test_a_text_that_a_charset_lacks_has_no_bytes_there(self) -> None:
+        for text, label in (
+            ("👋", "windows-1252"),
+            ("ü", "us-ascii"),
+            ("\ud800", "utf-8"),
+            ("\udc80", "ibm850"),
+        ):
+            self.assertIsNone(bytes_again(text, label), label)
+
+    def test_bytes_are_worth_keeping_unless_they_are_the_texts_own_ascii(self) -> None:
+        for raw, charset, kept in (
+            (b"", None, False),
+            (b"plain", None, False),
+            (b"plain", "latin1", False),
+            ("Grüße".encode(), None, True),
+            (b"a\0b", None, True),
+            ("plain".encode("utf-16"), "utf-16", True),
+            (b"\0p", "utf-16be", True),
+        ):
+            self.assertEqual(worth_keeping(raw, decode(raw, charset)[0]) == raw, kept, raw)
+        self.assertIsNone(worth_keeping(None, "ü"))
+
+
+class LabelTests(UnitTest):
+    def test_every_charset_goes_by_the_name_that_is_reported(self) -> None:
+        for label in charset_labels():
+            self.assertEqual(charset_label(label), label)
+        self.assertEqual(charset_label(" Latin-1"), "iso-8859-1")
+        self.assertIsNone(charset_label("klingon"))

@@ -1,0 +1,41 @@
+"""The first lines of answers: status, date, headers."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web import http
+
+from smsdaemon.web.answers import Answer
+
+
+def head_lines(answer: Answer, date_line: bytes, *, closes: bool) -> bytes:
+    """Status line and headers, up to and with the empty line."""
+    lines = [
+        b"HTTP/1.1 %d %s\r\n" % (answer.status, http.RESPONSES.get(answer.status, b"")),
+        date_line,
+        b"Content-Type: %s\r\nContent-Length: %d\r\n" % (answer.content_type, len(answer.body)),
+        b"Cache-Control: no-store\r\n",
+    ]
+    lines += [b"%s: %s\r\n" % header for header in answer.headers]
+    if closes:
+        lines.append(b"Connection: close\r\n")
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+class DateLine:
+    """The Date header, made once a second."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._second = 0
+        self._line = b""
+
+    def __call__(self) -> bytes:
+        second = int(self._clock.seconds())
+        if second != self._second:
+            self._second = second
+            self._line = b"Date: %s\r\n" % formatdate(second, usegmt=True).encode()
+        return self._line

@@ -1,0 +1,140 @@
+"""The daemon with one promise broken, so that it is seen that the checker sees.
+
+Nothing of this is in the product: its parts are replaced before it starts, in a process of its own with
+``workers = 1``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
+from twisted.scripts import twistd
+
+from smsdaemon import intake
+from smsdaemon.domain.model import Delivered, Delivery, InboundSMS, Postponed, Receipt
+from smsdaemon.store import queries
+from smsdaemon.store.deliveries import PostgresDeliveries
+from smsdaemon.store.journaled import JournaledMessages
+from tests.chaos import kinds
+
+
+@frozen(kw_only=True)
+class Broken:
+    """One promise, and what shows that it is not kept."""
+
+    invariant: str
+    """Of the checker's, which must find it."""
+    kinds: tuple[str, ...]
+    """What has to go wrong for that."""
+    breaks: Callable[[], None]
+
+
+def run(name: str, arguments: list[str]) -> None:
+    """Break it, and run twistd."""
+    BROKEN[name].breaks()
+    sys.argv = arguments
+    twistd.run()
+
+
+def _answer_before_the_commit() -> None:
+    """200 while the SMS is only in memory."""
+    stored = JournaledMessages.accept
+
+    def accept(self: Any, sms: InboundSMS, provider_key: bytes | None, lease: bool) -> Deferred[Receipt]:
+        d = deferLater(_reactor(), 0.2, stored, self, sms, provider_key, False)
+        d.addErrback(lambda _: None)
+        return succeed(Receipt(id=sms.id, duplicate=False))
+
+    JournaledMessages.accept = accept  # type: ignore[method-assign]
+
+
+def _reactor() -> Any:
+    from twisted.internet import reactor
+
+    return reactor
+
+
+def _take_failures_for_deliveries() -> None:
+    """What its target did not take is recorded as delivered."""
+    settle = PostgresDeliveries.settle
+
+    def settled(self: Any, delivery: Delivery, outcome: Any, attempt: Any) -> Deferred[Delivery | None]:
+        failed = isinstance(outcome, Postponed) and outcome.attempted
+        return settle(self, delivery, Delivered(reason="") if failed else outcome, attempt)
+
+    PostgresDeliveries.settle = settled  # type: ignore[method-assign]
+
+
+def _know_no_repeats() -> None:
+    """No request is recognised as a repeat."""
+
+    def unknown(sms: InboundSMS) -> bytes | None:
+        return None
+
+    intake.provider_key = unknown
+
+
+def _promote_the_youngest() -> None:
+    """The last SMS of a conversation goes before those that came earlier."""
+    _change("SETTLE", "ORDER BY s.seq LIMIT 1", "ORDER BY s.seq DESC LIMIT 1")
+
+
+def _ignore_leases() -> None:
+    """What another process may be attempting is claimed all the same."""
+    _change("CLAIM", "d.leased_until < now()", "true")
+
+
+def _record_some_outcomes_never() -> None:
+    """One SMS in a hundred comes again and again."""
+    settle = PostgresDeliveries.settle
+
+    def settled(self: Any, delivery: Delivery, outcome: Any, attempt: Any) -> Deferred[Delivery | None]:
+        if delivery.id.int % 100 == 0:
+            return succeed(None)
+        return settle(self, delivery, outcome, attempt)
+
+    PostgresDeliveries.settle = settled  # type: ignore[method-assign]
+
+
+def _do_without_the_journal() -> None:
+    """500 while PostgreSQL is away; see the settings that tests.chaos.run writes."""
+
+
+def _change(name: str, part: str, into: str) -> None:
+    statement: str = getattr(queries, name)
+    if part not in statement:
+        raise AssertionError(f"queries.{name} has changed: tests/chaos/broken.py no longer fits")
+    setattr(queries, name, statement.replace(part, into))
+
+
+WITHOUT_JOURNAL = "no journal"
+
+BROKEN: Mapping[str, Broken] = {
+    "answered before the commit": Broken(
+        invariant="lost", kinds=(kinds.DAEMON_KILLED, kinds.POSTGRES_KILLED), breaks=_answer_before_the_commit
+    ),
+    "failures taken for deliveries": Broken(
+        invariant="lost", kinds=(kinds.COMMIT_CUT,), breaks=_take_failures_for_deliveries
+    ),
+    "repeats not recognised": Broken(
+        invariant="stored twice",
+        kinds=(kinds.POSTGRES_FROZEN, kinds.DAEMON_KILLED, kinds.WORKER_FROZEN),
+        breaks=_know_no_repeats,
+    ),
+    "youngest first": Broken(
+        invariant="out of order", kinds=(kinds.COMMIT_CUT,), breaks=_promote_the_youngest
+    ),
+    "leases ignored": Broken(invariant="overlapping", kinds=(kinds.COMMIT_CUT,), breaks=_ignore_leases),
+    "outcomes not recorded": Broken(
+        invariant="endless redelivery", kinds=(kinds.COMMIT_CUT,), breaks=_record_some_outcomes_never
+    ),
+    WITHOUT_JOURNAL: Broken(
+        invariant="unexpected statuses", kinds=(kinds.DATABASE_REFUSED,), breaks=_do_without_the_journal
+    ),
+}
+"""By the name that --broken takes; one at least for each invariant."""
