@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import resource
+import shutil
 import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -56,7 +57,7 @@ class Disk:
 
 
 def _mount(folder: Path) -> bool:
-    if _libc.unshare(_CLONE_NEWNS) != 0:
+    if shutil.which("mount") is None or _libc.unshare(_CLONE_NEWNS) != 0:
         return False
     # Or what is mounted here would be seen outside as well, and stay.
     private = subprocess.run(["mount", "--make-rprivate", "/"], stderr=subprocess.DEVNULL)

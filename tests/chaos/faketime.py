@@ -75,6 +75,7 @@ def _libraries() -> Iterator[Path]:
 
 
 def _works(library: Path, clock: Path) -> bool:
+    began = time.time()
     probe = subprocess.Popen(
         [sys.executable, "-c", _PROBE],
         env={**os.environ, **_environment(library, clock)},
@@ -83,5 +84,5 @@ def _works(library: Path, clock: Path) -> bool:
         stderr=subprocess.DEVNULL,
     )
     printed, _ = probe.communicate(timeout=20)
-    forget_shared_memory(probe.pid)
+    forget_shared_memory(began)
     return probe.returncode == 0 and abs(float(printed) - time.time() - _HOUR) < 60

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from random import SystemRandom
@@ -35,10 +36,14 @@ def free_port() -> int:
             return port
 
 
-def forget_shared_memory(pid: int) -> None:
-    """What libfaketime leaves of a process that was killed."""
-    for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
-        Path("/dev/shm", name).unlink(missing_ok=True)
+def forget_shared_memory(since: float) -> None:
+    """What libfaketime leaves of processes that were killed after that time of day."""
+    for shared in Path("/dev/shm").glob("faketime_shm_*"):
+        pid = shared.name.rpartition("_")[2]
+        with contextlib.suppress(OSError):
+            if shared.stat().st_mtime >= since and not Path("/proc", pid).exists():
+                shared.unlink()
+                shared.with_name(f"sem.faketime_sem_{pid}").unlink()
 
 
 def children(pid: int) -> list[int]:
@@ -87,7 +92,7 @@ class Daemon:
         self._plain = {name: value for name, value in os.environ.items() if not name.startswith("SMSDAEMON_")}
         self._environment = {**self._plain, **environment}
         self._process: _Process | None = None
-        self._started: list[int] = []
+        self._made_at = time.time()
         self.ended_by_itself: list[str] = []
         """How, for every time that nobody told it to."""
 
@@ -100,7 +105,6 @@ class Daemon:
         self._reactor.spawnProcess(
             self._process, arguments[0], arguments, self._environment, str(self._folder)
         )
-        self._started.append(self.pid)
 
     @property
     def pid(self) -> int:
@@ -139,8 +143,7 @@ class Daemon:
 
     def forget(self) -> None:
         """Tidy up after it."""
-        for pid in self._started:
-            forget_shared_memory(pid)
+        forget_shared_memory(self._made_at)
 
     # --- its public command -----------------------------------------------------------------------
 

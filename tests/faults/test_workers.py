@@ -25,7 +25,7 @@ from tests.support.postgres import drop_database, make_database
 from tests.support.processes import ProcessTest, until
 from tests.support.secrets_in_tests import OTHER_SENDER, RECEIVER, SENDER, TEXT_MARKER
 from tests.support.sms_peers import Load
-from tests.support.workers import health, metric, process_is_gone
+from tests.support.workers import health, metric, open_files, process_is_gone
 
 ORPHANS_SECONDS = 2.0
 """Workers end with their supervisor; they are not asked."""
@@ -78,6 +78,9 @@ class WorkerFaultTests(ProcessTest):
         self.addCleanup(load.stop)
         load.await_more()
         workers = running.worker_pids()
+        # While one of them lives, nobody else starts.
+        lock = str(running.state_dir / "daemon.lock")
+        self.assertEqual([lock in open_files(pid) for pid in workers], [True, True])
         os.kill(min(workers), signal.SIGSTOP)  # it cannot notice anything by itself
         running.kill()
         running.spawn()

@@ -8,6 +8,7 @@ import socket
 import subprocess
 
 from smsdaemon.cli.check import journal_space
+from smsdaemon.store.migrate import migrations
 from tests.support.daemon import (
     BINARIES,
     QUICK_RETRIES,

@@ -23,10 +23,11 @@ def connections_of(pids: set[int], port: int) -> Counter[int]:
         fields = line.split()
         if int(fields[1].rpartition(":")[2], 16) == port and fields[3] == _ESTABLISHED:
             inodes.add(f"socket:[{fields[9]}]")
-    return Counter({pid: len(inodes & _open_files(pid)) for pid in pids})
+    return Counter({pid: len(inodes & open_files(pid)) for pid in pids})
 
 
-def _open_files(pid: int) -> set[str]:
+def open_files(pid: int) -> set[str]:
+    """What a process has open, as /proc names it."""
     found = set()
     for link in Path(f"/proc/{pid}/fd").iterdir():
         try:
