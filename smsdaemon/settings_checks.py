@@ -26,7 +26,7 @@ def problems(sound: Mapping[str, Any], tables: Set[str], serving: bool, now: dat
     """
     if not tables & {"http", "https"}:
         yield "http, https", "both tables are missing; allowed: one of them or both"
-    yield from _endpoint_problems(sound)
+    yield from _endpoint_problems(sound, serving)
     yield from _certificate_problems(sound, serving, now)
     if serving and "state_dir" in sound:
         yield from _folder_problems(sound["state_dir"])
@@ -72,15 +72,15 @@ def _folder_problems(folder: Path) -> Iterator[Problem]:
 # --- endpoints ---------------------------------------------------------------------------------
 
 
-def _endpoint_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:
+def _endpoint_problems(sound: Mapping[str, Any], serving: bool) -> Iterator[Problem]:
     taken: list[tuple[str, str, Socket]] = []
     for key in (f"{listener}.listen" for listener in LISTENERS):
         for endpoint in sound.get(key, ()):
-            refusal = _refusal(key, endpoint)
+            refusal = _refusal(key, endpoint, serving)
             if refusal:
                 yield key, f'"{endpoint}" {refusal}'
                 continue
-            place = socket_of(endpoint)
+            place = socket_of(endpoint, serving=serving)
             for other_key, other, other_place in taken:
                 if place.overlaps(other_place):
                     yield (
@@ -90,7 +90,7 @@ def _endpoint_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:
             taken.append((key, endpoint, place))
 
 
-def _refusal(key: str, endpoint: str) -> str | None:
+def _refusal(key: str, endpoint: str, serving: bool) -> str | None:
     """Why the endpoint cannot be a listener's, or None."""
     kind = endpoint.partition(":")[0].lower()
     if kind in ("ssl", "tls"):
@@ -100,7 +100,7 @@ def _refusal(key: str, endpoint: str) -> str | None:
     if key == "https.listen" and kind not in ("tcp", "tcp6", "systemd"):
         return "is not a tcp: endpoint; allowed: tcp: endpoints, as in tcp:8443"
     try:
-        place = socket_of(endpoint)
+        place = socket_of(endpoint, serving=serving)
     except ValueError as error:
         return (
             f"is not an endpoint that Twisted can read: {error}; allowed: as in tcp:8080:interface=127.0.0.1"

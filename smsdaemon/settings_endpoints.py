@@ -60,8 +60,11 @@ class DryReactor:
         self.socket = Socket("unix", address)
 
 
-def socket_of(endpoint: str) -> Socket:
-    """Where the endpoint string would listen. A ValueError says why Twisted cannot read it."""
+def socket_of(endpoint: str, *, serving: bool = True) -> Socket:
+    """Where the endpoint string would listen. A ValueError says why Twisted cannot read it.
+
+    ``serving``: systemd has passed its sockets to this process; only the daemon has them.
+    """
     kind = endpoint.removeprefix("haproxy:").partition(":")[0].lower()
     reactor = DryReactor()
     try:
@@ -69,6 +72,8 @@ def socket_of(endpoint: str) -> Socket:
     except TypeError:
         raise ValueError("has too few or unknown arguments") from None
     except LookupError as error:
+        if kind == "systemd" and not serving:
+            return Socket(kind)
         raise ValueError(f"names what is not there, {error}") from None
     if kind in ("tcp", "tcp6", "unix"):
         # Only these: others take hold of a descriptor as soon as they listen.

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from smsdaemon.errors import SmsDaemonError
-from smsdaemon.store.message_queries import FORGET_REPEATS
+from smsdaemon.store.messages import forget_repeats
 from smsdaemon.store.migrate import migrate
 from smsdaemon.store.pool import Pool
 from smsdaemon.store.refused import forget_refused
@@ -43,7 +43,7 @@ class Upkeep:
     async def _once(self) -> None:
         try:
             await migrate(self._pool)  # makes the coming months' partitions
-            await self._pool.query(FORGET_REPEATS)
+            await forget_repeats(self._pool)
             await forget_refused(self._pool)
         except SmsDaemonError as error:
             self._log.warn("upkeep failed, next try in an hour: {why}", why=str(error))

@@ -89,6 +89,9 @@ class SharedSocket:
         except (BlockingIOError, ConnectionError):
             return  # another worker was faster, or the peer has thought better of it
         except OSError as error:
+            if error.errno == errno.EINVAL:  # the supervisor has shut it down: nothing more will come
+                self._reactor.removeReader(self)
+                return
             if error.errno not in _OUT_OF:
                 raise
             self._cannot_take(error)

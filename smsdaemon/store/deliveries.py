@@ -12,7 +12,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from smsdaemon.domain.ids import time_of, uuid7
+from smsdaemon.domain.ids import uuid7
 from smsdaemon.domain.model import (
     Attempt,
     Dead,
@@ -47,18 +47,6 @@ class _Settled:
     held: bool
     """Else nothing was changed."""
     next_one: Delivery | None
-
-
-@frozen(kw_only=True)
-class Queue:
-    """How much is under way."""
-
-    leased: int
-    pending: int
-    """All that have not ended, with the leased ones."""
-    dead: int
-    oldest: datetime | None
-    """When the oldest SMS with something pending was received."""
 
 
 class PostgresDeliveries:
@@ -132,12 +120,6 @@ class PostgresDeliveries:
 
     def open_breakers(self) -> Deferred[frozenset[int]]:
         return breakers.open_ones(self._pool)
-
-    # --- for metrics and upkeep ---------------------------------------------------------------
-
-    def queue(self) -> Deferred[Queue]:
-        """Count what is under way."""
-        return self._pool.query(queries.QUEUE).addCallback(_read_queue)
 
     # --- batches ------------------------------------------------------------------------------
 
@@ -259,14 +241,4 @@ def read_delivery(row: tuple[Any, ...], leased_at: float) -> Delivery:
         round_seconds=round_seconds,
         hops=tuple(Hop(kind=hop["kind"], name=hop["name"]) for hop in hops),
         leased_at=leased_at,
-    )
-
-
-def _read_queue(rows: Rows) -> Queue:
-    [(leased, pending, oldest, dead)] = rows
-    return Queue(
-        leased=leased,
-        pending=pending,
-        dead=dead,
-        oldest=None if oldest is None else time_of(UUID(oldest)),
     )

@@ -49,7 +49,7 @@ class DirectoryCopy:
         return ensureDeferred(self._write(directory))
 
     def read(self) -> Deferred[Directory | None]:
-        """The copy; None, and a line in the log, where there is none or it is not as it was written."""
+        """The copy; None where there is none yet, and with a line in the log where it cannot be used."""
         return ensureDeferred(self._read())
 
     # --- writing -------------------------------------------------------------------------------
@@ -89,6 +89,8 @@ class DirectoryCopy:
                 return await self._read_rows(stream)
             finally:
                 stream.close()
+        except FileNotFoundError:
+            return None
         except OSError as error:
             why = error.strerror or type(error).__name__
         except Unreadable as error:

@@ -92,7 +92,10 @@ WITH {_INPUT}, already AS MATERIALIZED (
 """``wants_lease`` is false in all its rows; ``lost_lease``: under which a row was sent before."""
 
 FORGET_REPEATS = f"""
-DELETE FROM provider_repeat WHERE key IN (
-    SELECT key FROM provider_repeat
-    WHERE seen_at < now() - interval '{REPEATS_ARE_KNOWN_FOR}' ORDER BY seen_at LIMIT 1000)
+WITH forgotten AS (
+    DELETE FROM provider_repeat WHERE key IN (
+        SELECT key FROM provider_repeat
+        WHERE seen_at < now() - interval '{REPEATS_ARE_KNOWN_FOR}' ORDER BY seen_at LIMIT %(at_once)s)
+    RETURNING 1)
+SELECT count(*) FROM forgotten
 """

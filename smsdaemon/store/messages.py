@@ -79,10 +79,6 @@ class PostgresMessages:
         """As accept()."""
         return self._batcher.add(acceptance)
 
-    def forget_repeats(self) -> Deferred[Rows]:
-        """Drop up to 1,000 of the requests that came too long ago to be repeated."""
-        return self._pool.query(queries.FORGET_REPEATS)
-
     async def replay(self, rows: Sequence[dict[str, Any]]) -> list[str | None]:
         """Store what row() made of acceptances, in their order, once each whatever was stored before.
 
@@ -125,6 +121,16 @@ class PostgresMessages:
             "first_delay": self._terms.first_delay_seconds,
             "holder": self._terms.holder,
         }
+
+
+async def forget_repeats(pool: Pool, at_once: int = 5000) -> int:
+    """Forget the requests that came too long ago to be repeated, by and by; returns how many."""
+    total = 0
+    while True:
+        [(count,)] = await pool.query(queries.FORGET_REPEATS, {"at_once": at_once})
+        total += int(count)
+        if count < at_once:
+            return total
 
 
 def row(entry: Acceptance) -> dict[str, Any]:

@@ -198,10 +198,3 @@ UPDATE delivery d SET leased_until = now() + %(lease_seconds)s * interval '1 sec
 FROM held h WHERE d.id = h.id
 RETURNING d.id
 """
-
-QUEUE = """
-SELECT count(*) FILTER (WHERE leased_until >= now()), count(*),
-       (SELECT message_id FROM delivery ORDER BY message_id LIMIT 1),
-       (SELECT count(*) FROM ended_delivery WHERE state = 'dead')
-FROM delivery
-"""

@@ -381,7 +381,7 @@ class BoundedSite(server.Site):
         self.clock, self.bounds, self.observe = clock, bounds, observe
         self.winding_down = False
         """Set: every answer is its connection's last, so that peers go elsewhere."""
-        self.date_line = DateLine(clock)
+        self.date_line = DateLine()
         self.crowd = Crowd(bounds=bounds, clock=clock, date_line=self.date_line, observe=observe)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from email.utils import formatdate
 
-from twisted.internet.interfaces import IReactorTime
 from twisted.web import http
 
 from smsdaemon.web.answers import Answer
@@ -26,15 +26,14 @@ def head_lines(answer: Answer, date_line: bytes, *, closes: bool) -> bytes:
 
 
 class DateLine:
-    """The Date header, made once a second."""
+    """The Date header, made once a second; by the time of day, which the reactor's clock is not."""
 
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._second = 0
         self._line = b""
 
     def __call__(self) -> bytes:
-        second = int(self._clock.seconds())
+        second = int(time.time())
         if second != self._second:
             self._second = second
             self._line = b"Date: %s\r\n" % formatdate(second, usegmt=True).encode()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from itertools import combinations
 from uuid import UUID
@@ -139,6 +141,12 @@ class StatusTests(ProcessTest):
             for alias in ALIASES["message_id"]
         }
         self.assertEqual(len(ids), 1)
+
+    def test_every_answer_bears_the_time_of_day(self) -> None:
+        for receiver in (TAKEN, UNKNOWN):
+            answer = self.peer.get(receiver=receiver, sender=SENDER, message="")
+            told = parsedate_to_datetime(answer.headers["date"])
+            self.assertLess(abs((datetime.now(UTC) - told).total_seconds()), 60)
 
     def test_200_for_an_empty_message(self) -> None:
         self.assertEqual(self.peer.get(receiver=TAKEN, sender=SENDER, message="").status, 200)

@@ -58,6 +58,24 @@ class ClaimTests(CrashMatrixTest):
 
         await self.matrix("claim in two processes", play, at_least=6)
 
+    async def test_again_while_attempts_are_under_way(self) -> None:
+        async def play(stage: Stage) -> None:
+            await pending(stage, "a1", "a2", "b1")
+            await stage.leases_run_out()
+            doomed = await stage.doomed()
+            doomed.stalled = []
+            for _ in range(3):
+                if not doomed.life.dead:
+                    doomed.claim()
+                    await stage.rest()
+            under_way, doomed.stalled = doomed.stalled, None
+            for delivery in under_way:
+                if not doomed.life.dead:
+                    doomed.attempt(delivery)
+            await stage.rest()
+
+        await self.matrix("claim during attempts", play, at_least=4)
+
     async def test_an_outcome_that_comes_after_the_lease(self) -> None:
         async def play(stage: Stage) -> None:
             former = await pending(stage, "a1", "a2", "b1")
@@ -74,7 +92,7 @@ class ClaimTests(CrashMatrixTest):
             former.claim()
             await stage.rest()
 
-        await self.matrix("claim what another settles", play, at_least=2)
+        await self.matrix("claim what another settles", play, at_least=3)
 
 
 class SettleTests(CrashMatrixTest):
@@ -104,7 +122,7 @@ class SettleTests(CrashMatrixTest):
                 former.attempt(delivery)
             await stage.rest()
 
-        await self.matrix("settle while others come in", play, at_least=1)
+        await self.matrix("settle while others come in", play, at_least=2)
 
     async def test_while_another_settles_late(self) -> None:
         async def play(stage: Stage) -> None:

@@ -17,6 +17,8 @@ MEMORY = "/dev/shm"
 
 
 class JournalTest(CrashMatrixTest):
+    ways = tuple(How)
+
     async def setUp(self) -> None:  # type: ignore[override]  # trial awaits it
         await super().setUp()
         folder = mkdtemp(prefix="smsdaemon-test-", dir=MEMORY if Path(MEMORY).is_dir() else None)
@@ -49,7 +51,7 @@ class AwayTests(JournalTest):
                 process.accept(stage.sms("a3", 1, keyed=True))
             await stage.settle_down()
 
-        await self.matrix("journal and its move", play, at_least=8)
+        await self.matrix("journal and its move", play, at_least=11)
 
     async def test_others_come_in_while_the_journal_is_moved(self) -> None:
         async def play(stage: Stage) -> None:
@@ -63,7 +65,7 @@ class AwayTests(JournalTest):
                     process.accept(stage.sms(name, conversation))
             await stage.rest()
 
-        await self.matrix("journal, others held back", play, at_least=8)
+        await self.matrix("journal, others held back", play, at_least=10)
 
     async def test_repeats_of_what_went_unanswered(self) -> None:
         async def play(stage: Stage) -> None:
@@ -81,7 +83,7 @@ class AwayTests(JournalTest):
             other.accept(stage.sms("a2", 1))
             await stage.rest()
 
-        await self.matrix("journal, repeats", play, at_least=5)
+        await self.matrix("journal, repeats", play, at_least=6)
 
 
 class MoveTests(JournalTest):
@@ -96,7 +98,7 @@ class MoveTests(JournalTest):
                 anybody.accept(stage.sms(f"a4-{anybody.name}", ord("a")))
             await stage.settle_down()
 
-        await self.matrix("journal of two processes", play, at_least=8)
+        await self.matrix("journal of two processes", play, at_least=13)
 
     async def test_one_that_postgres_refuses_among_others(self) -> None:
         async def play(stage: Stage) -> None:
@@ -106,4 +108,4 @@ class MoveTests(JournalTest):
                 process.accept(stage.sms(name, 1, keyed=True, poison=poison))
             await stage.settle_down()
 
-        await self.matrix("journal, one refused", play, at_least=10)
+        await self.matrix("journal, one refused", play, at_least=13)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from itertools import count
 from typing import cast
@@ -17,7 +17,7 @@ from smsdaemon.store.pool import Pool
 from tests.support.cases import ReactorTest
 from tests.support.crash_ledger import AUDIT, faults_in_the_database
 from tests.support.crash_stage import Stage
-from tests.support.crashing import How
+from tests.support.crashing import MATTERS_TO_A_JOURNAL, How
 from tests.support.postgres import make_database
 
 _CLEAR = """
@@ -33,6 +33,7 @@ class CrashMatrixTest(ReactorTest):
     """One database for all tests of a class, emptied before each run; it goes with its server."""
 
     timeout = 100
+    ways: Iterable[How] = tuple(how for how in How if how not in MATTERS_TO_A_JOURNAL)
 
     async def setUp(self) -> None:  # type: ignore[override]  # trial awaits it
         new = type(self) not in _databases
@@ -56,16 +57,17 @@ class CrashMatrixTest(ReactorTest):
         play: Callable[[Stage], Awaitable[None]],
         *,
         at_least: int,
-        ways: Sequence[How] = tuple(How),
+        ways: Iterable[How] | None = None,
     ) -> None:
         """Play it for each n and way until it comes through without an n-th await.
 
-        ``at_least``: how many awaits there are to be, so that the matrix cannot shrink unnoticed.
+        ``ways``: those of the class, if not given. ``at_least``: how many awaits there are to be, so that
+        the matrix cannot shrink unnoticed.
         """
         points = runs = 0
         # Up to the await that goes wrong, all runs are the same: what it is is known after the first way.
         met: dict[int, str] = {}
-        for how in ways:
+        for how in ways or self.ways:
             for n in count(1):
                 if how.same_as_another_for(met.get(n, "")):
                     continue

@@ -18,7 +18,8 @@ from smsdaemon.store.deliveries import PostgresDeliveries
 from smsdaemon.store.messages import LeaseTerms, PostgresMessages
 from smsdaemon.store.pool import Pool
 from tests.support.crash_ledger import Ledger, Sent, Try
-from tests.support.crashing import CrashingPool, How, Life, Server, quiet
+from tests.support.crashing import How, Life, Server, quiet
+from tests.support.crashing_pool import CrashingPool
 from tests.support.secrets_in_tests import RECEIVER, SENDER_PREFIX, TEXT_MARKER
 
 STEP_SECONDS = 0.05

@@ -6,10 +6,13 @@ import re
 from pathlib import Path
 
 from smsdaemon.cli.main import main
+from tests.chaos.checker import INVARIANTS
 from tests.support.cases import UnitTest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_NO_METRICS = {"directory", "delivery", "breaker"}
+"""Channels of notifications."""
 
 
 class DocumentationTests(UnitTest):
@@ -21,6 +24,39 @@ class DocumentationTests(UnitTest):
             elif f"def {word}(" not in source:
                 missing.append(word)
         self.assertEqual(missing, [])
+
+    def test_every_guarantee_names_a_test_or_what_chaos_checks(self) -> None:
+        page = self.text(ROOT / "docs" / "guarantees.md")
+        unproved, rows, proved = [], 0, False
+        for line in page.splitlines():
+            if not line.startswith("| "):
+                proved = False
+            elif line.endswith("| shown by |"):
+                proved = True
+            elif proved and not line.startswith("| ---"):
+                rows += 1
+                if not re.search(r"\btest_\w|\*chaos:\*", line.rpartition(" | ")[2]):
+                    unproved.append(line)
+        self.assertGreater(rows, 50)
+        self.assertEqual(unproved, [])
+
+    def test_what_chaos_is_said_to_check_is_checked(self) -> None:
+        page = self.text(ROOT / "docs" / "guarantees.md")
+        named = {name for names in re.findall(r"\*chaos:\* ([a-z ,]+\w)", page) for name in names.split(", ")}
+        self.assertEqual(named - set(INVARIANTS), {"secrets in the log"})
+        self.assertEqual({name for name in INVARIANTS if f"\n| {name} | " not in page}, set())
+
+    def test_every_metric_in_the_documents_is_counted(self) -> None:
+        source = self.text(ROOT / "smsdaemon" / "metrics.py")
+        named = {name for page in PAGES for name in re.findall(r"\bsmsdaemon_([a-z_]+)", self.text(page))}
+        missing = {
+            name
+            for name in named - _NO_METRICS
+            if f'"{name.removesuffix("_total")}"' not in source
+            and f'"smsdaemon_{name.removesuffix("_total")}"' not in source
+            and f'"{name.removesuffix("_seconds")}"' not in source
+        }
+        self.assertEqual(missing, set())
 
     def test_every_link_leads_to_a_file(self) -> None:
         missing = [
