@@ -17,10 +17,12 @@ from txpostgres.reconnection import ConnectionDead, DeadConnectionDetector
 from txpostgres.retrying import RetryingCall
 
 from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable
+from smsdaemon.store.prepared import PLANNED_FOR_SECONDS, Prepared
 
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
 
+_NOT_PREPARED = "26000"
 CONNECT_SECONDS = 10.0
 """libpq does not time asynchronous connects itself."""
 
@@ -80,7 +82,7 @@ def complete_dsn(dsn: str, *, statement_timeout: float, name: str = "smsdaemon")
         raise StoreRefused("database.dsn is not a libpq connection string or URI") from None
     session = (
         f"-c statement_timeout={int(statement_timeout * 1000)} -c TimeZone=UTC -c DateStyle=ISO"
-        " -c idle_in_transaction_session_timeout=60000"
+        " -c idle_in_transaction_session_timeout=60000 -c plan_cache_mode=force_generic_plan -c jit=off"
     )
     ours: dict[str, Any] = {
         "application_name": name,
@@ -112,6 +114,7 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
     """A txpostgres connection that gives up connecting after a while and dies without a traceback."""
 
     def connect(self, *args: Any, **kwargs: Any) -> Deferred[Any]:
+        self._planned: dict[str, float] = {}
         d: Deferred[Any] = super().connect(*args, **kwargs)
         if not d.called:
             late = self.reactor.callLater(CONNECT_SECONDS, self.close)
@@ -178,8 +181,29 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         return d.addErrback(translate)
 
     def _rows(self, sql: str, params: object) -> Deferred[Rows]:
+        if isinstance(sql, Prepared):
+            return self._prepared_rows(sql, params)
         d = self.cursor().execute(sql, params)
         return d.addCallback(fetch)  # type: ignore[no-any-return]
+
+    def _prepared_rows(self, statement: Prepared, params: object) -> Deferred[Rows]:
+        planned_at, now = self._planned.get(statement.name), self.reactor.seconds()
+        if planned_at is not None and now < planned_at + PLANNED_FOR_SECONDS:
+            d = self._rows(statement.execute, params)
+        else:
+            # With nothing planned it is the first time, or something has failed and nobody knows.
+            before = statement.forget if planned_at else "" if self._planned else "DEALLOCATE ALL"
+            self._planned[statement.name] = now
+            d = self._rows(";".join(filter(None, [before, statement.prepare])), None)
+            d.addCallback(lambda _: self._rows(statement.execute, params))
+        return d.addErrback(self._plan_again)
+
+    def _plan_again(self, failure: Failure) -> Failure:
+        """Whatever has failed, what is prepared on this connection is not known now."""
+        self._planned.clear()
+        if getattr(failure.value, "pgcode", None) == _NOT_PREPARED:
+            return Failure(StoreConflict("what was prepared is gone"))
+        return failure
 
 
 def fetch(cursor: Any) -> Rows:

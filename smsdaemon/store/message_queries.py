@@ -4,6 +4,8 @@ Each is one transaction. Rows go in as one JSON document; how conversations are 
 in docs/architecture.md, "Order", and at the top of queries.py.
 """
 
+from smsdaemon.store.prepared import Prepared
+
 REPEATS_ARE_KNOWN_FOR = "7 days"
 """Contract 3, Repeats; by the database's clock, which all processes share."""
 
@@ -62,12 +64,21 @@ FROM input i LEFT JOIN known k USING (repeat_key) LEFT JOIN queued q ON q.messag
 ORDER BY i.n
 """
 
-ACCEPT = f"""
+_TYPES = {
+    "rows": "json",
+    "lease": "uuid",
+    "holder": "text",
+    "lease_seconds": "double precision",
+    "first_delay": "double precision",
+}
+
+_ACCEPT = f"""
 WITH {_INPUT}, fresh AS MATERIALIZED (
     SELECT i.* FROM input i LEFT JOIN known k USING (repeat_key)
     WHERE i.repeat_key IS NULL OR k.message_id = i.id
 ), {_STORED}
 """
+ACCEPT = Prepared(_ACCEPT, name="accept", types=_TYPES)
 
 REPLAY = f"""
 WITH {_INPUT}, already AS MATERIALIZED (

@@ -9,6 +9,23 @@ conversations are kept in order is told in docs/architecture.md, "Order"; in sho
 - Locks are taken in the order of ids, so that two of these never wait for each other in a circle.
 """
 
+from smsdaemon.store.prepared import Prepared
+
+_TYPES = {
+    "rows": "json",
+    "ids": "uuid[]",
+    "onward": "json",
+    "room": "json",
+    "room_elsewhere": "integer",
+    "limit": "bigint",
+    "unanswered": "uuid[]",
+    "probe_seconds": "double precision",
+    "lease": "uuid",
+    "holder": "text",
+    "lease_seconds": "double precision",
+    "first_delay": "double precision",
+}
+
 _PAYLOAD = """
     d.id, d.seq, d.target_id, d.lease, d.attempts, d.round_attempts,
     extract(epoch FROM now() - d.round_started_at)::float8, d.hops,
@@ -93,11 +110,10 @@ SELECT o.n, h.n IS NOT NULL, p.* FROM outcome o LEFT JOIN held h USING (n) LEFT 
 ORDER BY o.n
 """
 
-SETTLE = _SETTLE.format(recorded="")
+SETTLE = Prepared(_SETTLE.format(recorded=""), name="settle", types=_TYPES)
 """For a batch in which every attempt ended its delivery, as nearly all do."""
 
-SETTLE_AND_RECORD = _SETTLE.format(
-    recorded="""), recorded AS (
+_RECORDED = """), recorded AS (
     -- Whatever stands in the history already, it does not keep a delivery from its next attempt.
     INSERT INTO attempt (message_id, delivery_id, number, ended_at, holder, outcome, reason, status,
                          seconds, answer, next_at)
@@ -106,7 +122,7 @@ SETTLE_AND_RECORD = _SETTLE.format(
     FROM postponed p JOIN outcome o USING (n) WHERE o.attempted
     ON CONFLICT DO NOTHING
 """
-)
+SETTLE_AND_RECORD = Prepared(_SETTLE.format(recorded=_RECORDED), name="settle_and_record", types=_TYPES)
 """The same where an attempt is to be repeated: it gets a row of its own in the history."""
 
 _HEAD = "d.id, d.target_id, d.message_id, d.lease, d.leased_until, d.holder, d.attempts"
@@ -114,7 +130,7 @@ _FREE_AND_DUE = """
         d.target_id = r.target_id AND d.due_at <= now()
           AND (d.leased_until IS NULL OR d.leased_until < now() OR d.lease = ANY(%(unanswered)s::uuid[]))"""
 
-CLAIM = f"""
+_CLAIM = f"""
 WITH RECURSIVE waiting(target_id) AS (
     -- The targets for which something is pending, by jumping from one to the next in the index.
     (SELECT target_id FROM delivery WHERE due_at IS NOT NULL ORDER BY target_id LIMIT 1)
@@ -186,6 +202,7 @@ WITH RECURSIVE waiting(target_id) AS (
 )
 SELECT {_PAYLOAD} FROM claimed d JOIN message m ON m.id = d.message_id ORDER BY d.seq
 """
+CLAIM = Prepared(_CLAIM, name="claim", types=_TYPES)
 """``unanswered``: leases of statements that were sent and never answered; nobody attempts under them."""
 
 KEEP = """

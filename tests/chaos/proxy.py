@@ -11,8 +11,8 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-_WRITES = (b"INSERT INTO message (", b"DELETE FROM delivery ")
-"""What a statement of the hot path has that commits by itself (the protocol's implicit transaction)."""
+_WRITES = (b"EXECUTE accept_", b"EXECUTE settle_")
+"""What the hot path sends that commits by itself (the protocol's implicit transaction)."""
 _COMMIT = b"COMMIT"
 _SWALLOWING_SECONDS = 3.0
 

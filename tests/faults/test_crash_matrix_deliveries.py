@@ -74,7 +74,7 @@ class ClaimTests(CrashMatrixTest):
                     doomed.attempt(delivery)
             await stage.rest()
 
-        await self.matrix("claim during attempts", play, at_least=4)
+        await self.matrix("claim during attempts", play, at_least=5)
 
     async def test_an_outcome_that_comes_after_the_lease(self) -> None:
         async def play(stage: Stage) -> None:

@@ -150,7 +150,7 @@ class UnansweredTests(LeaseTest):
         there = self.process("there:2", dsn=proxy.dsn)
         head = await self.leased(there, text="1")
         await there.accept(sms(text="2"), None, True)
-        await self.cut(proxy, b"onward_hops", lambda: there.settle(head, Delivered(), None))
+        await self.cut(proxy, b"EXECUTE settle", lambda: there.settle(head, Delivered(), None))
         self.assertEqual(await self.claim(), [])  # nobody else can know
         [following] = await self.claim(there)
         self.assertEqual((following.sms.text, following.attempt), ("2", 1))
@@ -161,7 +161,7 @@ class UnansweredTests(LeaseTest):
         proxy = CuttingProxy(self, self.dsn)
         there = self.process("there:2", dsn=proxy.dsn)
         await there.accept(sms(), None, False)
-        await self.cut(proxy, b"RECURSIVE", lambda: there.claim(100, {}, 100))
+        await self.cut(proxy, b"EXECUTE claim", lambda: there.claim(100, {}, 100))
         [claimed] = await self.claim(there)
         self.assertEqual((claimed.attempt, claimed.round_attempt), (1, 1))
 

@@ -11,6 +11,7 @@ from twisted.internet.task import deferLater
 from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable
 from smsdaemon.store.driver import complete_dsn
 from smsdaemon.store.pool import Listener, Pool, Run
+from smsdaemon.store.prepared import Prepared
 from tests.support.cases import ReactorTest, UnitTest
 from tests.support.postgres import PrivateServer, fresh_database
 
@@ -122,6 +123,17 @@ class HealingTests(PoolTest):
         await self.assertFailure(pool.transaction(ended_from_outside), StoreUnavailable)
         self.assertEqual(self.flushLoggedErrors(), [])
         self.assertEqual(await pool.query("SELECT 1"), [(1,)])
+
+    async def test_what_is_prepared_is_prepared_again_where_it_is_gone(self) -> None:
+        pool = self.make_pool(await fresh_database(self), size=1)
+        statement = Prepared("SELECT %(n)s + 1", name="one_more", types={"n": "integer"})
+        self.assertEqual(await pool.query(statement, {"n": 1}), [(2,)])
+        await pool.query("DEALLOCATE ALL")
+        await self.assertFailure(pool.query(statement, {"n": 1}), StoreConflict)
+        self.assertEqual(await pool.query(statement, {"n": 2}), [(3,)])
+        ended = pool.query("SELECT pg_terminate_backend(pg_backend_pid())")
+        await self.assertFailure(ended, StoreUnavailable)
+        self.assertEqual(await pool.query(statement, {"n": 3}), [(4,)])
 
     async def test_a_server_that_is_killed_and_restarted_is_found_again_by_all_connections(self) -> None:
         server = PrivateServer(self)

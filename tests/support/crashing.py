@@ -21,6 +21,8 @@ LATE_SECONDS = 1.0
 """Longer than it takes until the journal is used; the server's own limit of a statement is not reached,
 as this is the process' time and not the server's."""
 AWAY_SECONDS = 2.0
+QUIET_SECONDS = 20.0
+"""Of real time: who is still at it then does the same again and again."""
 
 
 class How(Enum):
@@ -256,7 +258,9 @@ class Life:
 async def quiet(lives: Sequence[Life], server: Server) -> None:
     """Come back when nothing happens any more unless a clock goes on."""
     await deferLater(reactor, 0)
+    end = reactor.seconds() + QUIET_SECONDS
     while server.ending or any(life.busy for life in lives):
+        assert reactor.seconds() < end, "it goes on and on"
         if server.ending or not (server.open or any(life.pausing for life in lives)):
             await server.rests()
         elif (await server.pool.query(_BLOCKED))[0][0]:
