@@ -10,7 +10,7 @@ SEED ?=
 WORKERS ?= 2
 BREAK ?=
 
-.PHONY: help run test test-long test-pythons chaos chaos-broken lint format venv bench clean
+.PHONY: help run test test-long test-pythons chaos chaos-broken lint format venv bench bench-resilience clean
 
 help:
 	@echo 'make run           the daemon in the foreground, with etc/demo.toml; state in ./var'
@@ -21,6 +21,7 @@ help:
 	@echo 'make chaos-broken  each promise broken in turn: whether the checks see it'
 	@echo 'make lint          ruff, mypy --strict, import-linter'
 	@echo 'make bench         the benchmark, as docs/performance.md tells'
+	@echo 'make bench-resilience  the figures of bad days in docs/guarantees.md; 10 minutes'
 	@echo 'make venv          only the environment; PYTHON=python3.13 VENV=.venv-3.13 for another Python'
 	@echo 'make clean         removes what these have made, except ./var'
 
@@ -56,6 +57,11 @@ lint: $(VENV)/linters
 format: $(VENV)/linters
 	$(VENV)/bin/ruff check --fix smsdaemon tests twisted
 	$(VENV)/bin/ruff format smsdaemon tests twisted
+
+bench-resilience: $(VENV)/installed
+	@$(VENV)/bin/python -m tests.bench.resilience away
+	@$(VENV)/bin/python -m tests.bench.resilience fairness
+	@$(VENV)/bin/python -m tests.bench.resilience mountain
 
 bench: $(VENV)/installed
 	@$(VENV)/bin/python -m tests.bench.bench

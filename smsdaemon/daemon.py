@@ -126,7 +126,7 @@ class SmsDaemon(Service):
         parts.crew.database_ready()
         parts.upkeep.start()
         await self._announced
-        self._print(lines)
+        self._print([line.replace("{url}", self._urls()[0]) for line in lines])
 
     async def _until_done(self, step: Callable[[], Deferred[Any]]) -> None:
         said = ""
@@ -150,14 +150,16 @@ class SmsDaemon(Service):
         until = self._reactor.seconds() + OTHERS_SECONDS
         while not self._all_accept() and self._reactor.seconds() < until:
             await deferLater(self._reactor, LOOK_SECONDS)
-        urls = " ".join(self._listening.urls()) if self._listening is not None else ""
         self._tell()
-        self._print([f"smsdaemon ready: {urls}"])
+        self._print([f"smsdaemon ready: {' '.join(self._urls())}"])
         self._systemd.notify("READY=1")
         self._announced.callback(None)
 
     def _all_accept(self) -> bool:
         return all(worker.accepts for worker in self._parts.crew.workers())
+
+    def _urls(self) -> list[str]:
+        return self._listening.urls() if self._listening is not None else []
 
     def _print(self, lines: Sequence[str]) -> None:
         # For people and for whoever started us: raw, so that the line begins as promised.

@@ -15,13 +15,16 @@ from smsdaemon.store.pool import Pool
 
 _TRY = """\
 Try, in another terminal:
-  curl -i 'http://127.0.0.1:8080/SMSReceiver?receiver=%2B49123123&sender=%2B49789789&message=Hello'
+  curl -i '{url}?receiver=%2B49123123&sender=%2B49789789&message=Hello'
   .venv/bin/smsdaemon messages
 README.md tells what else there is; Ctrl-C stops."""
 
 
 def preparation(file: Path, utc_now: Callable[[], datetime]) -> Callable[[Pool], Deferred[Sequence[str]]]:
-    """Reads the file now (raises ConfigurationError); what it returns applies it, and says what to try."""
+    """Reads the file now (raises ConfigurationError); what it returns applies it, and says what to try.
+
+    In what it says ``{url}`` stands for where the daemon listens.
+    """
     try:
         content = file.read_bytes()
     except OSError as error:
