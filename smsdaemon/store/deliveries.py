@@ -186,7 +186,7 @@ def _settle_row(n: int, entry: _Settlement, now: datetime) -> dict[str, Any]:
     if entry.attempt is not None:
         row["status"] = entry.attempt.status
         row["seconds"] = entry.attempt.seconds
-        row["answer"] = entry.attempt.answer
+        row["answer"] = entry.attempt.answer or None
     match outcome:
         case Delivered(onward=None):
             row["state"] = "delivered"

@@ -73,7 +73,7 @@ class RecordTests(LeaseTest):
             " extract(epoch FROM next_at - ended_at)::integer FROM attempt ORDER BY number"
         )
         first = (1, "there:2", "retry", "answered 503", 503, 1.5, "no \ufffd 👋", 0)
-        second = (2, "here:1", "retry", "timed out", None, 10.0, "", 60)
+        second = (2, "here:1", "retry", "timed out", None, 10.0, None, 60)
         self.assertEqual(rows, [(str(again.id), *first), (str(again.id), *second)])
 
     async def test_attempts_that_were_lost_are_recorded_with_who_lost_them(self) -> None:
@@ -96,7 +96,7 @@ class RecordTests(LeaseTest):
         rows = await self.pool.query(
             "SELECT reason, status, seconds, answer FROM ended_delivery ORDER BY seq"
         )
-        self.assertEqual(rows, [("no backend", None, None, None), ("answered 410", 410, 1.0, "")])
+        self.assertEqual(rows, [("no backend", None, None, None), ("answered 410", 410, 1.0, None)])
 
 
 class KeepTests(LeaseTest):
