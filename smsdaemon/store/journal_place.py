@@ -80,6 +80,8 @@ class JournalPlace:
         if isinstance(error, sqlite3.Error) and layout.is_busy(error):
             return JournalBusy("the journal cannot be used: another program has it locked")
         self.known = True
+        if self.counts is None:
+            self.counts = self._counts_of_others()
         return StoreUnavailable(f"the journal cannot be used: {layout.explained(error)}")
 
     def _take_lock(self, deadline: float) -> None:
@@ -178,8 +180,16 @@ class JournalPlace:
         finally:
             file.close()
         pending, aside = db.execute(layout.COUNT).fetchone()
-        self._db, self.counts = db, OwnCounts(pending, aside)
+        # A full disk has room again some time, and then others write.
+        self._db, self.counts = db, self._counts_of_others() or OwnCounts(pending, aside)
         return db
+
+    def _counts_of_others(self) -> SharedCounts | None:
+        """None on a disk that nobody can write to."""
+        try:
+            return SharedCounts(self._folder / "pending")
+        except OSError:
+            return None
 
     def begin(self, rows: Sequence[tuple[Any, ...]] = (), *, behind: int = 0) -> None:
         """Have an empty journal in place, but for ``rows``."""

@@ -138,6 +138,18 @@ class MountedTests(ReactorTest):
         self.assertEqual(numbers(await move(newcomer)), list(range(stored)))
         self.assertEqual(newcomer.pending, 0)
 
+    async def test_who_came_to_a_full_disk_sees_what_others_append_once_there_is_room(self) -> None:
+        journal = await opened(self, self.folder)
+        with (self.disk / "ballast").open("wb", buffering=0) as ballast:
+            with contextlib.suppress(OSError):
+                while True:
+                    ballast.write(bytes(512))
+        newcomer = await opened(self, self.folder, probe_seconds=60)
+        self.assertIn("the disk is full", newcomer.trouble or "")
+        (self.disk / "ballast").unlink()
+        await journal.append([entry(1)])
+        self.assertEqual(newcomer.pending, 1)
+
     async def test_on_a_read_only_disk_what_is_there_is_read_and_moved_once(self) -> None:
         """After a clean end; after a kill, with and without the file that SQLite would need."""
         for name in ("clean", "killed", "without-shm"):
