@@ -56,9 +56,14 @@ class WorkersTests(ProcessTest):
         super().setUp()
         self.running, self.target = scene()
         self.target.answer = takes_all
+        until(self.nothing_waits, "what tests before this one have sent")
         self.target.attempts.clear()
         self.workers = self.running.worker_pids()
         self.assertEqual(len(self.workers), WORKERS)
+
+    def nothing_waits(self) -> bool:
+        """Neither in PostgreSQL nor, on a machine that is busy, in the journal."""
+        return self.running.pending() == 0 and metric(self.running, "smsdaemon_journal_messages") == 0
 
     def peers(self, count: int) -> list[Peer]:
         """So many connections, all opened at once, once all workers know the directory."""
@@ -123,7 +128,7 @@ class WorkersTests(ProcessTest):
         in_threads(50, send)
         self.assertEqual([answer.status for answer in answers], [200] * 50)
         [id] = {answer.id for answer in answers}
-        until(lambda: self.running.pending() == 0, "the delivery")
+        until(lambda: self.target.ids() == {id} and self.nothing_waits(), "the delivery")
         self.assertEqual([attempt.data["id"] for attempt in self.target.attempts], [id])
 
     def test_conversations_spread_over_all_arrive_in_order_and_one_at_a_time(self) -> None:
@@ -131,7 +136,7 @@ class WorkersTests(ProcessTest):
         self.peers(1)
         # Each conversation by four connections in turn, so by several workers.
         ids = send_conversations([self.running] * 4, RECEIVER, SENDERS, EACH)
-        until(lambda: self.running.pending() == 0, "the deliveries")
+        until(lambda: self.target.ids() >= set(ids) and self.nothing_waits(), "the deliveries")
         self.assertEqual(self.target.ids(), set(ids))
         self.assertEqual(faults_of_order(self.target.attempts, SENDERS, EACH), [])
 
