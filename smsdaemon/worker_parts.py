@@ -75,11 +75,7 @@ def make_pool(dsn: str, size: int, reactor: Any) -> Pool:
 
 def _parts(settings: Settings, number: int, dsn: str, metrics: Metrics, reactor: Any) -> WorkerParts:
     pool = make_pool(dsn, settings.database.pool, reactor)
-    terms = LeaseTerms(
-        seconds=settings.routing.lease,
-        first_delay_seconds=settings.routing.retry_schedule[0],
-        holder=f"{socket.gethostname()}:{os.getpid()}",
-    )
+    terms = _lease_terms(settings)
     postgres = PostgresMessages(pool=pool, timer=reactor, utc_now=utc_now, terms=terms)
     deliveries = PostgresDeliveries(
         pool=pool,
@@ -94,14 +90,7 @@ def _parts(settings: Settings, number: int, dsn: str, metrics: Metrics, reactor:
         timeout=settings.routing.timeout,
         connections_per_host=settings.routing.concurrency,
     )
-    directory = DirectorySnapshot(
-        pool=pool,
-        reactor=reactor,
-        copy=DirectoryCopy(settings.state_dir / "directory.copy", reactor)
-        if settings.receiver.journal
-        else None,
-        writes_copy=number == 1,  # one of them is enough
-    )
+    directory = _directory(settings, number, pool, reactor)
     dispatcher = _dispatcher(settings, deliveries, directory, http_backend, metrics, reactor)
     directory.follow(dispatcher.look)  # the dispatcher reads the directory, and is woken by it
     refused = PostgresRefused(pool=pool, reactor=reactor, counter=metrics)
@@ -117,6 +106,24 @@ def _parts(settings: Settings, number: int, dsn: str, metrics: Metrics, reactor:
         refused=refused,
         refusals=Refusals(samples=Samples(reactor.seconds), kept=refused),
         requests=InFlight(),
+    )
+
+
+def _lease_terms(settings: Settings) -> LeaseTerms:
+    return LeaseTerms(
+        seconds=settings.routing.lease,
+        first_delay_seconds=settings.routing.retry_schedule[0],
+        holder=f"{socket.gethostname()}:{os.getpid()}",
+    )
+
+
+def _directory(settings: Settings, number: int, pool: Pool, reactor: Any) -> DirectorySnapshot:
+    copy = DirectoryCopy(settings.state_dir / "directory.copy", reactor)
+    return DirectorySnapshot(
+        pool=pool,
+        reactor=reactor,
+        copy=copy if settings.receiver.journal else None,
+        writes_copy=number == 1,  # one of them is enough
     )
 
 
