@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -110,11 +111,68 @@ def _pauses() -> Iterator[float]:
         pause = min(2.0, max(0.05, pause * 1.7))
 
 
+class _WatchedConnection(psycopg2.extensions.connection):
+    """psycopg2's connection with a descriptor of its own for the reactor to watch.
+
+    libpq closes its socket whenever it sees fit, and the system gives the number to whoever opens
+    something next. A reactor that still watches the number then takes the newcomer for an old
+    acquaintance: it never waits for it, and fails when it is to be forgotten. A duplicate keeps its
+    number until we close it, which is after the reactor has forgotten it.
+    """
+
+    descriptor = -1
+    _is_up = False
+
+    def poll(self) -> int:
+        state: int = super().poll()
+        if not self._is_up:
+            # While it connects, libpq goes from socket to socket (hosts, TLS refused). The reactor
+            # watches none of them meanwhile: txpostgres takes out what it is told of before it polls.
+            self._follow()
+            self._is_up = state == psycopg2.extensions.POLL_OK
+        return state
+
+    def _follow(self) -> None:
+        number = self.fileno()
+        if self.descriptor == -1 or not os.path.sameopenfile(number, self.descriptor):
+            self.close_descriptor()
+            self.descriptor = os.dup(number)
+
+    def close_descriptor(self) -> None:
+        if self.descriptor != -1:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class _Cursor(txpostgres.Cursor):  # type: ignore[misc]
+    """A cursor that is watched by its connection's descriptor."""
+
+    def fileno(self) -> int:
+        return self._connection.fileno()  # type: ignore[no-any-return]
+
+
 class Connection(txpostgres.Connection):  # type: ignore[misc]
     """A txpostgres connection that gives up connecting after a while and dies without a traceback."""
 
+    def __init__(self, reactor: Any, detector: Any) -> None:
+        super().__init__(reactor, detector=detector)
+        self._watched: _WatchedConnection | None = None
+
+    def connectionFactory(self, *args: Any, **kwargs: Any) -> _WatchedConnection:
+        made = psycopg2.connect(*args, connection_factory=_WatchedConnection, **kwargs)
+        assert isinstance(made, _WatchedConnection)
+        self._watched = made
+        return made
+
+    def cursorFactory(self, cursor: Any, connection: Connection) -> _Cursor:
+        return _Cursor(cursor, connection)
+
+    def fileno(self) -> int:
+        return -1 if self._watched is None else self._watched.descriptor
+
     def connect(self, *args: Any, **kwargs: Any) -> Deferred[Any]:
         self._planned: dict[str, float] = {}
+        self._unwatch()
         d: Deferred[Any] = super().connect(*args, **kwargs)
         if not d.called:
             late = self.reactor.callLater(CONNECT_SECONDS, self.close)
@@ -128,16 +186,16 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         return d
 
     def close(self) -> None:
-        """As txpostgres does, also where libpq has closed the socket before the reactor was told."""
-        try:
-            super().close()
-        except OSError:
-            # epoll has forgotten the descriptor by itself, and Twisted gives up halfway: whatever gets
-            # its number next would never be watched.
-            for watched in (getattr(self.reactor, "_reads", None), getattr(self.reactor, "_writes", None)):
-                if isinstance(watched, set):
-                    watched.intersection_update(self.reactor._selectables)
-            super().close()
+        self._unwatch()
+        super().close()
+
+    def _unwatch(self) -> None:
+        """Take what is watched out of the reactor, then close it: in this order, always."""
+        if self._watched is not None:
+            self.reactor.removeReader(self)
+            self.reactor.removeWriter(self)
+            self._watched.close_descriptor()
+            self._watched = None
 
     def doRead(self) -> None:
         self._survive(super().doRead)
@@ -155,9 +213,6 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
             progress()
         except psycopg2.Error:
             self.connectionLost(Failure())
-        except ValueError:
-            # libpq has closed the socket, and the driver does not know yet: there is nothing to watch.
-            self.connectionLost(Failure(psycopg2.InterfaceError("the connection's socket is closed")))
 
     def _runInteraction(self, interaction: Callable[[Any], Deferred[T]]) -> Deferred[T]:
         """As txpostgres does it, but for the traceback in the log when the connection is lost meanwhile."""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import socket
+from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable
 from smsdaemon.store.driver import complete_dsn
 from smsdaemon.store.pool import Listener, Pool, Run
 from smsdaemon.store.prepared import Prepared
 from tests.support.cases import ReactorTest, UnitTest
+from tests.support.cutting_proxy import CuttingProxy
 from tests.support.postgres import PrivateServer, fresh_database
 
 reactor = cast(Any, _reactor)
@@ -167,6 +174,67 @@ class HealingTests(PoolTest):
         await deferLater(reactor, 0.1)
         await pool.close()
         await self.assertFailure(waiting, StoreUnavailable)
+
+
+class DescriptorTests(PoolTest):
+    async def test_whoever_gets_the_number_of_a_socket_that_libpq_closed_is_watched(self) -> None:
+        pool = self.make_pool(await fresh_database(self), size=1)
+        await self.until_alive(pool, 1)
+        [line] = pool._lifelines
+        raw = line.connection.pollable()
+        # As libpq does when it finds out before the reactor: nobody is told.
+        raw.close()
+        heard: Deferred[bytes] = Deferred()
+        watched, other = socket.socketpair()
+        for end in (watched, other):
+            self.addCleanup(end.close)
+        reader = _Reader(watched, heard)
+        reactor.addReader(reader)
+        self.addCleanup(reactor.removeReader, reader)
+        other.sendall(b"news")
+        self.assertEqual(await heard, b"news")
+        self.assertEqual(watched_by_the_kernel(), watched_by_twisted())
+
+    async def test_after_connections_were_lost_in_every_state_the_reactor_watches_what_is_open(self) -> None:
+        proxy = CuttingProxy(self, await fresh_database(self))
+        for size in (10, 20_000_000):  # the latter does not go into the socket's buffer at once
+            pool = self.make_pool(proxy.dsn, size=2)
+            await pool.query("SELECT 1")
+            running = [pool.query("SELECT pg_sleep(30), %s", ("x" * size,)) for _ in range(2)]
+            await deferLater(reactor, 0.01)
+            proxy.break_all()
+            for d in running:
+                await self.assertFailure(d, StoreUnavailable)
+            self.assertEqual(await pool.query("SELECT 1"), [(1,)])
+            await pool.close()
+            self.assertEqual(watched_by_the_kernel(), watched_by_twisted())
+
+
+@implementer(IReadDescriptor)
+class _Reader:
+    def __init__(self, end: socket.socket, heard: Deferred[bytes]) -> None:
+        self._end, self._heard = end, heard
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    def doRead(self) -> None:
+        self._heard.callback(self._end.recv(100))
+
+    def logPrefix(self) -> str:
+        return "test"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor gave it up."""
+
+
+def watched_by_the_kernel() -> set[int]:
+    facts = Path(f"/proc/self/fdinfo/{reactor._poller.fileno()}").read_text()
+    return {int(number) for number in re.findall(r"^tfd:\s*(\d+)", facts, re.MULTILINE)}
+
+
+def watched_by_twisted() -> set[int]:
+    return set(reactor._reads) | set(reactor._writes)
 
 
 class ListenerTests(PoolTest):

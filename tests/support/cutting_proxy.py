@@ -37,6 +37,12 @@ class CuttingProxy:
         self.cut_when_asked = b""
         """The next answer to a statement that contains this is not passed on."""
         self.cuts = 0
+        self.fronts: set[_Front] = set()
+
+    def break_all(self) -> None:
+        """Every connection that there is, with whatever is on its way."""
+        for front in tuple(self.fronts):
+            front.transport.abortConnection()
 
 
 class _Front(Protocol):
@@ -51,6 +57,7 @@ class _Front(Protocol):
         self.swallow = False
 
     def connectionMade(self) -> None:
+        self.proxy.fronts.add(self)
         d = connectProtocol(UNIXClientEndpoint(reactor, self.proxy.server), _Back(self))
         d.addErrback(lambda _: self.transport.loseConnection())
 
@@ -76,6 +83,7 @@ class _Front(Protocol):
             self.transport.write(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.proxy.fronts.discard(self)
         if self.back is not None:
             self.back.transport.loseConnection()
 
