@@ -83,7 +83,7 @@ def complete_dsn(dsn: str, *, statement_timeout: float, name: str = "smsdaemon")
         raise StoreRefused("database.dsn is not a libpq connection string or URI") from None
     session = (
         f"-c statement_timeout={int(statement_timeout * 1000)} -c TimeZone=UTC -c DateStyle=ISO"
-        " -c idle_in_transaction_session_timeout=60000 -c plan_cache_mode=force_generic_plan -c jit=off"
+        " -c idle_in_transaction_session_timeout=60000 -c plan_cache_mode=force_generic_plan -c jit=off -c enable_seqscan=off"
     )
     ours: dict[str, Any] = {
         "application_name": name,
