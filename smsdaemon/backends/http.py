@@ -1,7 +1,8 @@
-"""Carries deliveries to http and https targets, signed as Standard Webhooks (contract 5)."""
+"""HTTP and HTTPS targets: one POST for each attempt, signed as Standard Webhooks 1.0 says."""
 
 from __future__ import annotations
 
+import hmac
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -10,63 +11,58 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from attrs import frozen
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import (
-    IAddress,
-    IConsumer,
-    IHandshakeListener,
-    IProtocol,
-    IProtocolFactory,
-    IStreamClientEndpoint,
-)
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import platformTrust
 from twisted.python.failure import Failure
-from twisted.web._newclient import HTTP11ClientProtocol, Request, RequestNotSent
-from twisted.web.client import (
-    BrowserLikePolicyForHTTPS,
-    HTTPConnectionPool,
-    RequestTransmissionFailed,
-    ResponseDone,
-    ResponseNeverReceived,
-    _HTTP11ClientFactory,
-)
-from twisted.web.http import PotentialDataLoss
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer, IResponse
-from zope.interface import implementer
+from twisted.web.client import BrowserLikePolicyForHTTPS
 
 from smsdaemon import __version__
 from smsdaemon.backends.addresses import GuardedReactor, Reactor
+from smsdaemon.backends.connections import Connections
+from smsdaemon.backends.deadlines import Deadlines
 from smsdaemon.backends.payload import body
-from smsdaemon.backends.reasons import is_cancelled, reason
-from smsdaemon.deferreds import follower
+from smsdaemon.backends.reasons import reason
+from smsdaemon.backends.wire import Connection, ConnectionFactory, GoneBeforeAnswer
 from smsdaemon.domain.model import Answer, Client, Delivery, Target
 from smsdaemon.errors import LeaseLost, TargetUnreachable
 from smsdaemon.ports import UtcClock
 
-MAX_ANSWER_BYTES = 65536
-"""How much of an answer's body is read (contract 5); what is beyond goes with its connection."""
-
-_IDLE_CONNECTION_SECONDS = 30
-_CLOSING_SECONDS = 2.0
 _CACHED_DESTINATIONS = 1024
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Everything that may stand in a request line; what is not in here is percent-encoded.
 _URL_CHARACTERS = "".join(map(chr, range(0x21, 0x7F)))
+
+_LINES = b"webhook-id: %s\r\nwebhook-timestamp: %s\r\nwebhook-signature: v1,%s\r\nContent-Length: %d\r\n"
+
+
+@frozen(kw_only=True)
+class _Host:
+    """What is the same for every URL at one scheme, host and port."""
+
+    endpoint: IStreamClientEndpoint
+    secure: bool
+    connections: Connections
+    factory: ConnectionFactory
 
 
 @frozen(kw_only=True)
 class _Destination:
     """What is the same in every attempt at one URL with one secret."""
 
-    key: tuple[str, str, int]
-    """Connections are interchangeable where this is equal."""
-    endpoint: IStreamClientEndpoint
-    path: bytes
-    headers: Headers
-    webhook: Webhook
+    host: _Host
+    head: bytes
+    """Request line and headers, but for those that differ from attempt to attempt."""
+    key: bytes
+    """Of the signature."""
+
+    def request(self, webhook_id: str, timestamp: int, content: bytes) -> bytes:
+        """A whole request, but for the empty line and the body."""
+        id, at = webhook_id.encode(), b"%d" % timestamp
+        signature = b64encode(hmac.digest(self.key, b".".join((id, at, content)), "sha256"))
+        return self.head + _LINES % (id, at, signature, len(content))
 
 
 class HttpBackend:
@@ -92,85 +88,39 @@ class HttpBackend:
         self._guarded = GuardedReactor(reactor)
         self._now = now
         self._timeout = timeout
+        self._keep = connections_per_host
         self._policy = BrowserLikePolicyForHTTPS(platformTrust() if trust_root is None else trust_root)
-        self._pool = _pool(reactor, connections_per_host)
-        self._single_use = _pool(reactor, connections_per_host, persistent=False)
         self._destination = lru_cache(_CACHED_DESTINATIONS)(self._make_destination)
-        # Of its own: a TLS context costs milliseconds, and several targets may share a host.
-        self._endpoint = lru_cache(_CACHED_DESTINATIONS)(self._make_endpoint)
-        self._under_way: set[Deferred[Answer]] = set()
-        self._closing = False
+        self._hosts: dict[tuple[str, str, int], _Host] = {}
+        self._deadlines: Deadlines[_Attempt] = Deadlines(
+            seconds=timeout, clock=reactor, on_late=lambda attempt: attempt.stop(_late(timeout))
+        )
 
     def deliver(
         self, delivery: Delivery, target: Target, client: Client, check_lease: Callable[[], None]
     ) -> Deferred[Answer]:
         """Make one attempt; fails with TargetUnreachable, and with CancelledError only if cancelled."""
-        attempt = Deferred.fromCoroutine(self._attempt(delivery, target, client, check_lease))
-        self._under_way.add(attempt)
-        attempt.addTimeout(self._timeout, self._reactor, onTimeoutCancel=self._timed_out)
-        attempt.addErrback(self._in_our_terms)
-        attempt.addBoth(self._ended, attempt)
-        return attempt
+        try:
+            destination = self._destination(target.url, target.secret)
+        except TargetUnreachable:
+            return fail(Failure())
+        content = body(delivery, target, client)
+        request = destination.request(str(delivery.id), int(self._now().timestamp()), content)
+        attempt = _Attempt(destination.host, request, content, check_lease)
+        self._deadlines.begin(attempt)
+        attempt.begin()
+        return attempt.done.addBoth(self._ended, attempt)
 
     def close(self) -> Deferred[None]:
         """End what is under way and close idle connections; fires when that is done."""
-        self._closing = True
-        for attempt in tuple(self._under_way):
-            attempt.cancel()
-        closed: Deferred[None] = follower(self._pool.closeCachedConnections())
-        # A TLS peer may leave our goodbye unanswered.
-        closed.addTimeout(_CLOSING_SECONDS, self._reactor)
-        closed.addErrback(lambda failure: failure.trap(TimeoutError) and None)
-        return closed
+        for attempt in self._deadlines.all():
+            attempt.stop(TargetUnreachable("this process stopped before the answer came"))
+        self._deadlines.close()
+        closed = DeferredList([host.connections.close() for host in self._hosts.values()])
+        return closed.addCallback(lambda _: None)
 
-    # --- one attempt -------------------------------------------------------------------------
-
-    async def _attempt(
-        self, delivery: Delivery, target: Target, client: Client, check_lease: Callable[[], None]
-    ) -> Answer:
-        destination = self._destination(target.url, target.secret)
-        content = body(delivery, target, client)
-        headers = self._signed(destination, str(delivery.id), content)
-        dial = _Dial(destination.endpoint)
-        try:
-            return await _exchange(self._pool, destination, dial, headers, content, check_lease)
-        except (RequestNotSent, RequestTransmissionFailed, ResponseNeverReceived) as error:
-            if dial.connected or is_cancelled(error):
-                raise
-        # The peer closed an idle connection in the moment we used it. That is no failure of the
-        # target, and it can tell a repeat by its webhook-id. This one is surely a new connection.
-        return await _exchange(self._single_use, destination, dial, headers, content, check_lease)
-
-    def _signed(self, destination: _Destination, webhook_id: str, content: bytes) -> Headers:
-        now = self._now()
-        headers = destination.headers.copy()
-        headers.addRawHeader(b"webhook-id", webhook_id.encode())
-        headers.addRawHeader(b"webhook-timestamp", b"%d" % now.timestamp())
-        signature = destination.webhook.sign(webhook_id, now, content.decode())
-        headers.addRawHeader(b"webhook-signature", signature.encode())
-        return headers
-
-    def _timed_out(self, _result: object, timeout: float) -> Failure:
-        return Failure(TargetUnreachable(f"timed out after {timeout:g} s"))
-
-    def _in_our_terms(self, failure: Failure) -> Failure:
-        error: Any = failure.value
-        if isinstance(error, TargetUnreachable):
-            return failure
-        if is_cancelled(error):
-            if not self._closing:
-                return Failure(CancelledError())
-            text: str | None = "this process stopped before the answer came"
-        else:
-            text = reason(error)
-        if text is None:
-            return failure  # a bug of ours
-        ours = TargetUnreachable(text)
-        ours.__cause__ = error
-        return Failure(ours)
-
-    def _ended(self, result: Any, attempt: Deferred[Answer]) -> Any:
-        self._under_way.discard(attempt)
+    def _ended(self, result: Any, attempt: _Attempt) -> Any:
+        self._deadlines.end(attempt)
         return result
 
     # --- where to ----------------------------------------------------------------------------
@@ -185,26 +135,36 @@ class HttpBackend:
         except (ValueError, KeyError) as error:
             raise TargetUnreachable("its URL cannot be used") from error
         try:
-            webhook = Webhook(secret)
+            key: bytes = Webhook(secret)._whsecret
         except (ValueError, EmptyWebhookSecretError) as error:
             raise TargetUnreachable("its secret cannot be used") from error
-        headers = Headers(
-            {"Host": [_host_header(parts.scheme, host, port)], "Content-Type": ["application/json"]}
-        )
-        headers.addRawHeader("User-Agent", f"smsdaemon/{__version__}")
+        path = quote((parts.path or "/") + ("?" + parts.query if parts.query else ""), safe=_URL_CHARACTERS)
+        lines = [
+            f"POST {path} HTTP/1.1",
+            f"Host: {_host_header(parts.scheme, host, port)}",
+            f"User-Agent: smsdaemon/{__version__}",
+            "Content-Type: application/json",
+        ]
         if "@" in parts.netloc:
             credentials = unquote_to_bytes(parts.netloc.rpartition("@")[0])
-            headers.addRawHeader(b"Authorization", b"Basic " + b64encode(credentials))
-        path = (parts.path or "/") + ("?" + parts.query if parts.query else "")
-        return _Destination(
-            key=(parts.scheme, host, port),
-            endpoint=self._endpoint(parts.scheme, host, port),
-            path=quote(path, safe=_URL_CHARACTERS).encode("ascii"),
-            headers=headers,
-            webhook=webhook,
-        )
+            lines.append("Authorization: Basic " + b64encode(credentials).decode())
+        head = "".join(f"{line}\r\n" for line in lines).encode("ascii")
+        return _Destination(host=self._host(parts.scheme, host, port), head=head, key=key)
 
-    def _make_endpoint(self, scheme: str, host: str, port: int) -> IStreamClientEndpoint:
+    def _host(self, scheme: str, host: str, port: int) -> _Host:
+        # Of its own: a TLS context costs milliseconds, and several targets may share a host.
+        found = self._hosts.get((scheme, host, port))
+        if found is None:
+            connections = Connections(keep=self._keep, clock=self._reactor)
+            found = self._hosts[scheme, host, port] = _Host(
+                endpoint=self._endpoint(scheme, host, port),
+                secure=scheme == "https",
+                connections=connections,
+                factory=ConnectionFactory(connections),
+            )
+        return found
+
+    def _endpoint(self, scheme: str, host: str, port: int) -> IStreamClientEndpoint:
         endpoint = HostnameEndpoint(self._guarded, host, port, timeout=self._timeout)
         if scheme == "http":
             return endpoint
@@ -213,162 +173,82 @@ class HttpBackend:
         return wrapped
 
 
-def _pool(reactor: Reactor, connections_per_host: int, persistent: bool = True) -> HTTPConnectionPool:
-    pool = HTTPConnectionPool(reactor, persistent)
-    pool.maxPersistentPerHost = connections_per_host
-    pool.cachedConnectionTimeout = _IDLE_CONNECTION_SECONDS
-    # The number of attempts is ours, and twisted repeats no POST anyway.
-    pool.retryAutomatically = False
-    pool._factory = _ConnectionFactory
-    return pool
-
-
 def _host_header(scheme: str, host: str, port: int) -> str:
     name = f"[{host}]" if ":" in host else host
     return name if port == _DEFAULT_PORTS[scheme] else f"{name}:{port}"
 
 
-async def _exchange(
-    pool: HTTPConnectionPool,
-    destination: _Destination,
-    dial: _Dial,
-    headers: Headers,
-    content: bytes,
-    check_lease: Callable[[], None],
-) -> Answer:
-    """Send one request and read its answer.
-
-    Pool and protocol are twisted's, its Agent is left out: that took 137 µs of processor time for
-    a request where this takes 82, and it hides the connection, which the reader of the body
-    must be able to break off at once (its loseConnection waits for a TLS peer's goodbye).
-    """
-    obtained: Any = await pool.getConnection(destination.key, dial)
-    connection: _Connection = obtained
-    if destination.key[0] == "https":
-        await connection.secured()
-    try:
-        check_lease()
-    except LeaseLost:
-        connection.break_off()
-        raise
-    request = Request(b"POST", destination.path, headers, _Content(content), pool.persistent)
-    answering = connection.request(request)
-    connection.send_at_once()
-    response = await answering
-    reader = _BodyReader(connection)
-    response.deliverBody(reader)
-    return Answer(
-        status=response.code, body=await reader.finished, retry_after=_header(response, b"retry-after")
-    )
+def _late(seconds: float) -> TargetUnreachable:
+    return TargetUnreachable(f"timed out after {seconds:g} s")
 
 
-def _header(response: IResponse, name: bytes) -> str | None:
-    values = response.headers.getRawHeaders(name)
-    return values[0].decode("latin-1") if values else None
+class _Attempt:
+    """One POST, from the look for a connection to its answer."""
 
+    def __init__(self, host: _Host, request: bytes, content: bytes, check_lease: Callable[[], None]) -> None:
+        self._host, self._request, self._content = host, request, content
+        self._check_lease = check_lease
+        self._under_way: Deferred[Any] | None = None
+        self._stopped_by: BaseException | None = None
+        self.done: Deferred[Answer] = Deferred(lambda _: self.stop(CancelledError()))
 
-@implementer(IStreamClientEndpoint)
-class _Dial:
-    """Connects as ``endpoint`` does and knows whether it ever had to."""
-
-    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
-        self._endpoint = endpoint
-        self.connected = False
-
-    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        self.connected = True
-        connecting: Deferred[IProtocol] = self._endpoint.connect(factory)
-        return connecting
-
-
-@implementer(IHandshakeListener)
-class _Connection(HTTP11ClientProtocol):
-    """A connection that lets nothing lie about between the check of the lease and the network.
-
-    A process that is stopped there, for longer than its lease lasts, would send when it goes on.
-    """
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)  # type: ignore[no-untyped-call]
-        self._secured: Deferred[None] = Deferred(lambda _: self.break_off())
-
-    def secured(self) -> Deferred[None]:
-        """Fires when TLS is established: what is written before that waits inside of it."""
-        return self._secured
-
-    def handshakeCompleted(self) -> None:
-        if not self._secured.called:
-            self._secured.callback(None)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        super().connectionLost(reason)  # type: ignore[no-untyped-call]
-        if not self._secured.called:
-            self._secured.addErrback(lambda _: None)
-            self._secured.errback(reason)
-
-    def send_at_once(self) -> None:
-        """Hand what was written to the kernel now, and not in the reactor's next turn."""
-        transport: Any = self.transport
-        aggregator = getattr(transport, "_aggregator", None)
-        if aggregator is not None:  # of TLS, where it gathers small writes for a turn of its own
-            aggregator.flush()
-            transport = transport.transport
-        if transport.connected:
-            transport.doWrite()  # what it cannot send, and how it failed, the reactor will find again
-
-    def break_off(self) -> None:
-        transport: Any = self.transport
-        transport.abortConnection()
-
-
-class _ConnectionFactory(_HTTP11ClientFactory):
-    noisy = False  # else there are two lines in the log for every connection
-
-    def buildProtocol(self, _: IAddress | None) -> _Connection:
-        return _Connection(self._quiescentCallback)
-
-
-@implementer(IBodyProducer)
-class _Content:
-    """A body that is all there."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self.length = len(content)
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        consumer.write(self._content)
-        return succeed(None)
-
-    def stopProducing(self) -> None:
-        """Nothing is left to stop."""
-
-    def pauseProducing(self) -> None:
-        """Nothing is left to pause."""
-
-    def resumeProducing(self) -> None:
-        """Nothing is left to resume."""
-
-
-class _BodyReader(Protocol):
-    """Reads a body to its end, so that its connection can be used again, or to MAX_ANSWER_BYTES."""
-
-    def __init__(self, connection: _Connection) -> None:
-        self._connection = connection
-        self._content = bytearray()
-        self.finished: Deferred[bytes] = Deferred(lambda _: connection.break_off())
-
-    def dataReceived(self, data: bytes) -> None:
-        self._content += data
-        if len(self._content) > MAX_ANSWER_BYTES and not self.finished.called:
-            self._connection.break_off()
-            self.finished.callback(bytes(self._content[:MAX_ANSWER_BYTES]))
-
-    def connectionLost(self, reason: Failure = Failure(ResponseDone())) -> None:  # noqa: B008
-        if self.finished.called:
-            return
-        # PotentialDataLoss: an answer without a length, which ends with its connection.
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self.finished.callback(bytes(self._content))
+    def begin(self) -> None:
+        connection = self._host.connections.take()
+        if connection is None:
+            self._dial(b"")
         else:
-            self.finished.errback(reason)
+            self._send(connection, b"", self._lost_idle)
+
+    def stop(self, why: BaseException) -> None:
+        """Break off; it fails with ``why``."""
+        self._stopped_by = why
+        if self._under_way is not None:
+            self._under_way.cancel()
+
+    def _dial(self, more_headers: bytes) -> None:
+        dialling = self._host.endpoint.connect(self._host.factory)
+        self._under_way = dialling
+        dialling.addCallbacks(self._dialled, self._failed, callbackArgs=(more_headers,))
+
+    def _dialled(self, connection: Connection, more_headers: bytes) -> None:
+        if not self._host.secure:
+            self._send(connection, more_headers, self._failed)
+            return
+        self._under_way = secured = connection.secured()
+        secured.addCallback(lambda _: self._send(connection, more_headers, self._failed))
+        secured.addErrback(self._failed)
+
+    def _send(
+        self, connection: Connection, more_headers: bytes, on_failure: Callable[[Failure], None]
+    ) -> None:
+        try:
+            self._check_lease()
+        except LeaseLost:
+            connection.break_off()
+            self.done.errback(Failure())
+            return
+        request = b"".join((self._request, more_headers, b"\r\n", self._content))
+        self._under_way = exchange = connection.exchange(request)
+        exchange.addCallbacks(self.done.callback, on_failure)
+
+    def _lost_idle(self, failure: Failure) -> None:
+        if failure.check(GoneBeforeAnswer) and self._stopped_by is None:
+            # The peer closed an idle connection in the moment we used it. That is no failure of the
+            # target, and it can tell a repeat by its webhook-id. This one is surely a new connection.
+            self._dial(b"Connection: close\r\n")
+        else:
+            self._failed(failure)
+
+    def _failed(self, failure: Failure) -> None:
+        """In our terms, or, for a bug of ours, as it is."""
+        error: Any = failure.value
+        if self._stopped_by is not None and isinstance(error, CancelledError | ConnectingCancelledError):
+            self.done.errback(self._stopped_by)
+            return
+        text = reason(error)
+        if isinstance(error, TargetUnreachable) or text is None:
+            self.done.errback(failure)
+            return
+        ours = TargetUnreachable(text)
+        ours.__cause__ = error
+        self.done.errback(ours)

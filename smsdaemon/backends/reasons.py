@@ -7,10 +7,8 @@ from collections.abc import Sequence
 
 from OpenSSL import SSL
 from service_identity import VerificationError
-from twisted.internet.defer import CancelledError
 from twisted.internet.error import (
     ConnectError,
-    ConnectingCancelledError,
     ConnectionClosed,
     ConnectionRefusedError,
     DNSLookupError,
@@ -18,8 +16,8 @@ from twisted.internet.error import (
     TCPTimedOutError,
     TimeoutError,
 )
-from twisted.python.failure import Failure
-from twisted.web.client import RequestGenerationFailed, RequestTransmissionFailed, ResponseFailed
+
+from smsdaemon.backends.wire import GoneBeforeAnswer, NotHttp
 
 _PLAIN: Sequence[tuple[type[Exception], str]] = (
     # The first class that fits counts, so the narrower ones come first.
@@ -35,10 +33,10 @@ _PLAIN: Sequence[tuple[type[Exception], str]] = (
 
 def reason(error: BaseException) -> str | None:
     """What went wrong on the wire, or None where ``error`` is none of the wire's."""
-    if isinstance(error, ResponseFailed | RequestTransmissionFailed | RequestGenerationFailed):
-        known = (reason(inner) for inner in _reasons(error))
-        # Whatever else the parser of the answer stumbled over.
-        return next((text for text in known if text), "the answer is not HTTP")
+    if isinstance(error, GoneBeforeAnswer) and error.__cause__ is not None:
+        return reason(error.__cause__)
+    if isinstance(error, NotHttp):
+        return "the answer is not HTTP"
     if isinstance(error, SSL.Error):
         return f"TLS: {_openssl_words(error)}"
     for kind, text in _PLAIN:
@@ -47,18 +45,6 @@ def reason(error: BaseException) -> str | None:
     if isinstance(error, ConnectError):
         return f"cannot connect: {os.strerror(error.osError)}" if error.osError else "cannot connect"
     return None
-
-
-def is_cancelled(error: BaseException) -> bool:
-    """Whether ``error`` is what a cancelled connection attempt or request fails with."""
-    if isinstance(error, CancelledError | ConnectingCancelledError):
-        return True
-    return any(is_cancelled(inner) for inner in _reasons(error))
-
-
-def _reasons(error: BaseException) -> Sequence[BaseException]:
-    reasons: Sequence[Failure] = getattr(error, "reasons", ())
-    return [inner.value for inner in reasons if inner.value is not None]
 
 
 def _openssl_words(error: SSL.Error) -> str:

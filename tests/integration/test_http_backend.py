@@ -24,8 +24,9 @@ from zope.interface import implementer
 
 from smsdaemon import __version__
 from smsdaemon.backends.addresses import is_link_local
-from smsdaemon.backends.http import MAX_ANSWER_BYTES, HttpBackend
+from smsdaemon.backends.http import HttpBackend
 from smsdaemon.backends.payload import body
+from smsdaemon.backends.wire import MAX_ANSWER_BYTES
 from smsdaemon.domain.model import Answer
 from smsdaemon.errors import LeaseLost, TargetUnreachable
 from tests.support.authority import Authority
