@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from smsdaemon.errors import StoreConflict, StoreOverloaded, StoreRefused, StoreUnavailable
 from smsdaemon.ports import Timer
+from smsdaemon.store.pace import Pace
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -64,6 +65,8 @@ class Batcher(Generic[Row, Result]):
         self._under_way = 0
         self._closed = False
         self._alarm: Any = None
+        self._pace = Pace(timer)
+        self._gathering: Any = None
 
     def add(self, row: Row) -> Deferred[Result]:
         """Send the row with the next batch; fires with its own result.
@@ -87,9 +90,10 @@ class Batcher(Generic[Row, Result]):
     def close(self) -> None:
         """Withdraw what was not sent and take nothing more; what is under way goes on."""
         self._closed = True
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        for call in (self._alarm, self._gathering):
+            if call is not None:
+                call.cancel()
+        self._alarm = self._gathering = None
         waiting, self._waiting = self._waiting, deque()
         for entry in _wanted(waiting):
             entry.done.errback(StoreUnavailable("the store is closed"))
@@ -98,11 +102,24 @@ class Batcher(Generic[Row, Result]):
         # A batch takes its rows when it has a connection, not when it asks for one: what comes in
         # the meantime goes along.
         while self._waiting and self._under_way < self._may_be_under_way:
+            pause = self._pace.pause(len(self._waiting), self._waiting[0].until - self._patience)
+            if pause:
+                if self._gathering is None:
+                    self._gathering = self._timer.callLater(pause, self._gathered)
+                return
+            if self._gathering is not None:
+                self._gathering.cancel()
+                self._gathering = None
             self._under_way += 1
             self._lend(self._one_batch).addCallbacks(self._done, self._not_lent)
 
+    def _gathered(self) -> None:
+        self._gathering = None
+        self._pump()
+
     def _one_batch(self, connection: Connection) -> Deferred[None]:
         taken = [self._waiting.popleft() for _ in range(min(self._max_rows, len(self._waiting)))]
+        self._pace.begun(len(taken))
         return self._try(taken, connection, MAX_REPEATS)
 
     def _try(

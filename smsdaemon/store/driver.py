@@ -83,7 +83,8 @@ def complete_dsn(dsn: str, *, statement_timeout: float, name: str = "smsdaemon")
         raise StoreRefused("database.dsn is not a libpq connection string or URI") from None
     session = (
         f"-c statement_timeout={int(statement_timeout * 1000)} -c TimeZone=UTC -c DateStyle=ISO"
-        " -c idle_in_transaction_session_timeout=60000 -c plan_cache_mode=force_generic_plan -c jit=off -c enable_seqscan=off"
+        " -c idle_in_transaction_session_timeout=60000 -c plan_cache_mode=force_generic_plan -c jit=off"
+        " -c enable_seqscan=off"
     )
     ours: dict[str, Any] = {
         "application_name": name,
@@ -111,7 +112,7 @@ def _pauses() -> Iterator[float]:
         pause = min(2.0, max(0.05, pause * 1.7))
 
 
-class _WatchedConnection(psycopg2.extensions.connection):
+class _WatchedConnection(psycopg2.extensions.connection):  # type: ignore[misc]
     """psycopg2's connection with a descriptor of its own for the reactor to watch.
 
     libpq closes its socket whenever it sees fit, and the system gives the number to whoever opens
