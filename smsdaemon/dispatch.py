@@ -30,13 +30,14 @@ from smsdaemon.domain.model import (
 from smsdaemon.domain.routing import TryAgain, excerpt, read_answer
 from smsdaemon.errors import LeaseLost, NoRoute, StoreRefused, StoreUnavailable, TargetUnreachable
 from smsdaemon.leases import Lease, Leases
-from smsdaemon.lookout import SWEEP_SECONDS, Lookout
+from smsdaemon.lookout import Lookout
 from smsdaemon.places import Places
 from smsdaemon.ports import Backend, DeliveryObserver, DeliveryStore, DirectorySource, Timer, UtcClock
+from smsdaemon.ready import Ready
+from smsdaemon.setbacks import Setbacks
+from smsdaemon.told import Told
 
 SETTLE_AGAIN_SECONDS = 0.5
-TARGET_UNKNOWN_SECONDS = 30.0
-"""A target that is not in this process' directory may be newer than it."""
 
 _GIVEN_BACK = Postponed(delay_seconds=0, reason="", attempted=False)
 
@@ -62,9 +63,10 @@ class _Run:
     """The store has looked at the target's breaker; this may be its probe."""
     began_at: float
     lease: Lease = field(init=False)
-    chain: Deferred[Any] = field(init=False)
+    chain: Deferred[Any] | None = None
+    """None while it waits for a place."""
     ended: bool = False
-    """The attempt is over, and only its outcome is to be recorded."""
+    """The attempt is over and its place free; only its outcome is to be recorded."""
     lost: bool = False
     """To another, and counted."""
 
@@ -98,15 +100,19 @@ class Dispatcher:
         observer: DeliveryObserver,
     ) -> None:
         """``backends`` by URL scheme; ``jitter`` gives a number from -1 to 1."""
-        self._store, self._directory, self._backends, self._terms = store, directory, backends, terms
-        self._timer, self._utc_now, self._jitter, self._observer = timer, utc_now, jitter, observer
+        self._store, self._directory, self._backends = store, directory, backends
+        self._timer, self._utc_now, self._observer = timer, utc_now, observer
+        self._told = Told(directory=directory, utc_now=utc_now, observer=observer)
+        self._setbacks = Setbacks(retry=terms.retry, timer=timer, jitter=jitter)
         self._log = Logger(namespace="smsdaemon.dispatch")
         self._places = Places(per_target=terms.per_target, in_all=terms.in_all)
+        self._ready: Ready[_Run] = Ready(timer.seconds)
         self._leases = Leases(keep=store.keep, timer=timer, seconds=terms.lease_seconds)
         self._lookout = Lookout(
             store=store,
             directory=directory,
             places=self._places,
+            ready=self._ready,
             timer=timer,
             begin=self._begin_claimed,
             # After a time without PostgreSQL, what is claimed first would be what waits to be recorded.
@@ -118,7 +124,6 @@ class Dispatcher:
         )
         self._runs: set[_Run] = set()
         self._unrecorded: set[_Run] = set()
-        self._unknown_since: dict[int, float] = {}
         self._running = False
         self._drained: Deferred[None] | None = None
 
@@ -135,6 +140,8 @@ class Dispatcher:
         self._running = False
         self._lookout.stop()
         self._breakers.stop()
+        for run in self._ready.take_all():
+            self._begin_or_wait(run)  # which gives it back
         drained: Deferred[None] = Deferred()
         self._drained = drained
         late: Any = self._timer.callLater(seconds, self._cut_off)
@@ -150,7 +157,7 @@ class Dispatcher:
 
     def _cut_off(self) -> None:
         for run in list(self._runs):
-            run.chain.cancel()
+            _cancel(run)
 
     def _check_drained(self) -> None:
         if self._drained is not None and not self._runs and not self._lookout.looking:
@@ -189,16 +196,37 @@ class Dispatcher:
 
     def take(self, delivery: Delivery) -> None:
         """Attempt a delivery in a place that was reserved; the place is free when that has ended."""
-        self._begin(_Run(delivery, claimed=False, began_at=self._timer.seconds()))
+        self._begin(self._run(delivery, claimed=False))
 
     def _begin_claimed(self, delivery: Delivery) -> None:
-        self._begin(_Run(delivery, claimed=True, began_at=self._timer.seconds()))
+        self._begin_or_wait(self._run(delivery, claimed=True))
+
+    def _begin_or_wait(self, run: _Run) -> None:
+        """Attempt it now, or as soon as its target has a place."""
+        delivery = run.delivery
+        if not self._running or self._places.has_one(delivery.target_id):
+            self._places.take(delivery.target_id, delivery.sms.connector_id)
+            self._begin(run)
+        else:
+            self._ready.add(delivery.target_id, run)
+
+    def _begin_ready(self, target_id: int) -> None:
+        """Give the places that are free to what waits for them."""
+        while self._places.has_one(target_id) and (run := self._ready.take(target_id)) is not None:
+            if not run.lost:
+                run.claimed = False  # its breaker may have opened since the store looked at it
+                run.began_at = self._timer.seconds()
+                self._begin_or_wait(run)
+
+    def _run(self, delivery: Delivery, *, claimed: bool) -> _Run:
+        run = _Run(delivery, claimed=claimed, began_at=self._timer.seconds())
+        run.lease = self._leases.hold(delivery, lambda: self._lose(run))
+        return run
 
     def _begin(self, run: _Run) -> None:
-        run.lease = self._leases.hold(run.delivery, lambda: self._lose(run))
         self._runs.add(run)
-        run.chain = self._attempt(run)
-        run.chain.addBoth(self._ended, run)
+        run.chain = chain = self._attempt(run)
+        chain.addBoth(self._ended, run)
 
     # --- the chain ----------------------------------------------------------------------------
 
@@ -216,8 +244,7 @@ class Dispatcher:
         client = None if target is None else directory.clients.get(target.client_id)
         if target is None or client is None:
             raise NoRoute("the target was removed from the directory")
-        if self._unknown_since:
-            self._unknown_since.pop(target.id, None)
+        self._setbacks.known(target.id)
         return _Plan(run, target, client)
 
     def _deliver(self, plan: _Plan) -> _Ending | Deferred[_Ending]:
@@ -234,11 +261,13 @@ class Dispatcher:
 
     def _ending_of_answer(self, answer: Answer, plan: _Plan) -> _Ending:
         run, directory, now = plan.run, self._directory.current(), self._utc_now()
+        self._ready.answered(plan.target.id)
         attempt = Attempt(seconds=self._seconds(run), status=answer.status, answer=excerpt(answer.body))
         meaning = read_answer(answer, run.delivery, plan.target, directory, now)
         if isinstance(meaning, TryAgain):
             self._breakers.failed(plan.target.id, meaning.reason)
-            return _Ending(self._postponed(run, meaning.reason, meaning.retry_after), attempt)
+            again = self._setbacks.failed(run.delivery, attempt.seconds, meaning.reason, meaning.retry_after)
+            return _Ending(again, attempt)
         self._breakers.succeeded(plan.target.id)
         return _Ending(meaning, attempt)
 
@@ -251,31 +280,19 @@ class Dispatcher:
             self._count_lost(run, "before the target was called")
             return _Ending(_GIVEN_BACK, None)
         if isinstance(error, NoRoute):
-            return _Ending(self._nowhere(run, str(error)), None)
-        attempt = Attempt(seconds=self._seconds(run))
+            return _Ending(self._setbacks.nowhere_to_go(run.delivery.target_id, str(error)), None)
+        seconds = self._seconds(run)
+        attempt = Attempt(seconds=seconds)
+        failed = self._setbacks.failed
         if not self._running and not isinstance(error, TargetUnreachable):
-            return _Ending(self._postponed(run, "cut off by shutdown", None), attempt)
+            return _Ending(failed(run.delivery, seconds, "cut off by shutdown"), attempt)
         if isinstance(error, TargetUnreachable):
             if self._running:
                 self._breakers.failed(run.delivery.target_id, str(error))
-            return _Ending(self._postponed(run, str(error), None), attempt)
+            return _Ending(failed(run.delivery, seconds, str(error)), attempt)
         # A bug of ours. The SMS is not lost: it comes again.
         self._log.failure("attempt of delivery {id} failed", failure=failure, id=run.delivery.id)
-        return _Ending(self._postponed(run, f"internal error: {type(error).__name__}", None), attempt)
-
-    def _nowhere(self, run: _Run, why: str) -> Outcome:
-        target_id, now = run.delivery.target_id, self._timer.seconds()
-        if now - self._unknown_since.setdefault(target_id, now) < TARGET_UNKNOWN_SECONDS:
-            return Postponed(delay_seconds=SWEEP_SECONDS * 2, reason=why, attempted=False)
-        return Dead(reason=why)
-
-    def _postponed(self, run: _Run, reason: str, wait: float | None) -> Outcome:
-        delivery = run.delivery
-        seconds = delivery.round_seconds + self._seconds(run)
-        delay = self._terms.retry.next_delay(delivery.round_attempt, seconds, self._jitter(), wait)
-        if delay is None:
-            return Dead(reason=f"given up after attempt {delivery.round_attempt}: {reason}")
-        return Postponed(delay_seconds=delay, reason=reason)
+        return _Ending(failed(run.delivery, seconds, f"internal error: {type(error).__name__}"), attempt)
 
     def _seconds(self, run: _Run) -> float:
         return max(0.0, self._timer.seconds() - run.began_at)
@@ -283,7 +300,7 @@ class Dispatcher:
     # --- recording ----------------------------------------------------------------------------
 
     def _settle(self, ending: _Ending | None, run: _Run) -> Deferred[Delivery | None] | None:
-        run.ended = True
+        self._end(run)
         if ending is None:
             return None
         d = self._store.settle(run.delivery, ending.outcome, ending.attempt)
@@ -291,9 +308,18 @@ class Dispatcher:
             self._settled, self._not_settled, callbackArgs=(run, ending), errbackArgs=(run, ending)
         )
 
+    def _end(self, run: _Run) -> None:
+        """The attempt is over: its place is another's, whenever its outcome will have been recorded."""
+        if not run.ended:
+            run.ended = True
+            target_id = run.delivery.target_id
+            self._places.free(target_id, run.delivery.sms.connector_id)
+            self._begin_ready(target_id)
+            self._lookout.look_if_worth(target_id)
+
     def _settled(self, next_one: Delivery | None, run: _Run, ending: _Ending) -> Delivery | None:
         outcome = ending.outcome
-        self._report(run.delivery, outcome)
+        self._told.ended(run.delivery, outcome)
         if isinstance(outcome, Postponed):
             if outcome.attempted:
                 self._lookout.remember_retry(outcome.delay_seconds)
@@ -337,7 +363,7 @@ class Dispatcher:
         if run.ended:
             return  # whether it could be recorded is the store's to say
         self._count_lost(run, "during its attempt")
-        run.chain.cancel()
+        _cancel(run)
 
     def _count_lost(self, run: _Run, when: str) -> None:
         if run.lost:
@@ -348,38 +374,20 @@ class Dispatcher:
 
     def _ended(self, result: Any, run: _Run) -> None:
         delivery = run.delivery
-        connector_id = delivery.sms.connector_id
         self._runs.discard(run)
         self._unrecorded.discard(run)
         self._leases.release(run.lease)
-        self._places.free(delivery.target_id, connector_id)
+        self._end(run)
         if isinstance(result, Failure):
             if result.check(CancelledError):
                 self._log.warn("delivery {id} was left to its lease", id=delivery.id)
             else:
                 self._log.failure("delivery {id} was left to its lease", failure=result, id=delivery.id)
         elif result is not None:
-            self._places.take(delivery.target_id, connector_id)
-            self.take(result)
-        self._lookout.look_if_worth(delivery.target_id)
+            self._begin_or_wait(self._run(result, claimed=False))
         self._check_drained()
 
-    def _report(self, delivery: Delivery, outcome: Outcome) -> None:
-        if isinstance(outcome, Postponed) and not outcome.attempted:
-            return
-        target = self._directory.current().targets.get(delivery.target_id)
-        kind = "unknown" if target is None else target.kind
-        name = {Delivered: "delivered", Postponed: "retry", Dead: "dead"}[type(outcome)]
-        seconds = None
-        if isinstance(outcome, Delivered):
-            seconds = (self._utc_now() - delivery.sms.received_at).total_seconds()
-        else:
-            self._log.warn(
-                "message {message_id} to target {target_id}: attempt {attempt}, {outcome}: {why}",
-                message_id=delivery.sms.id,
-                target_id=delivery.target_id,
-                attempt=delivery.attempt,
-                outcome=name,
-                why=outcome.reason,
-            )
-        self._observer.delivery_ended(kind, name, seconds)
+
+def _cancel(run: _Run) -> None:
+    if run.chain is not None:
+        run.chain.cancel()

@@ -14,6 +14,7 @@ from smsdaemon.domain.model import Delivery
 from smsdaemon.errors import StoreRefused, StoreUnavailable
 from smsdaemon.places import Places
 from smsdaemon.ports import DeliveryStore, DirectorySource, Timer
+from smsdaemon.ready import Ready
 
 SWEEP_SECONDS = 1.0
 """How often the store is asked, whatever is known of it: retries of other processes, and what a dead
@@ -33,14 +34,16 @@ class Lookout:
         store: DeliveryStore,
         directory: DirectorySource,
         places: Places,
+        ready: Ready[Any],
         timer: Timer,
         begin: Callable[[Delivery], object],
         may_look: Callable[[], bool],
         on_looked: Callable[[], object],
     ) -> None:
-        """``begin`` is called for each delivery, for which a place is taken. While ``may_look`` says
-        no, the store is not asked. ``on_looked``: called after each answer."""
-        self._store, self._directory, self._places, self._timer = store, directory, places, timer
+        """``begin`` is called for each delivery. While ``may_look`` says no, the store is not asked.
+        ``on_looked``: called after each answer."""
+        self._store, self._directory, self._timer = store, directory, timer
+        self._places, self._ready = places, ready
         self._begin, self._may_look, self._on_looked = begin, may_look, on_looked
         self._log = Logger(namespace="smsdaemon.dispatch")
         self._retries: list[float] = []
@@ -81,8 +84,9 @@ class Lookout:
         d.addBoth(self._looked)
 
     def look_if_worth(self, target_id: int) -> None:
-        """Look where more of the target's are known to wait and enough of its places are free."""
-        if self._places.worth_a_look(target_id):
+        """Look where more of the target's are known to wait and there is room enough for them."""
+        may_wait, wait = self._ready.may_wait(target_id), self._ready.waiting(target_id)
+        if self._places.worth_a_look(target_id, may_wait, wait):
             self.look()
 
     def remember_retry(self, delay: float) -> None:
@@ -92,7 +96,10 @@ class Lookout:
             self._set_alarm()
 
     def _room(self) -> dict[int, int]:
-        room = self._places.room()
+        room = {
+            target_id: free + max(0, self._ready.may_wait(target_id) - self._ready.waiting(target_id))
+            for target_id, free in self._places.room().items()
+        }
         room.update({t.id: 0 for t in self._directory.current().targets.values() if not t.enabled})
         return room
 
@@ -102,7 +109,6 @@ class Lookout:
         got = Counter(delivery.target_id for delivery in deliveries)
         self._places.claimed(room, elsewhere, got, cut=len(deliveries) >= limit)
         for delivery in deliveries:
-            self._places.take(delivery.target_id, delivery.sms.connector_id)
             self._begin(delivery)
 
     def _not_claimed(self, failure: Failure) -> None:

@@ -49,10 +49,15 @@ class Places:
         return True
 
     def take(self, target_id: int, connector_id: int) -> None:
-        """Take a place even beyond the bounds (what was claimed must be attempted)."""
+        """Take a place even beyond the bounds (what is given back needs no more than a moment)."""
         self._taken[target_id] += 1
         self._taken_of[target_id, connector_id] += 1
         self._total += 1
+
+    def has_one(self, target_id: int) -> bool:
+        """Whether a place is free for what was claimed. Who has none in flight always gets one."""
+        taken = self._taken[target_id]
+        return taken < min(self._bound(target_id), self._share()) or not taken
 
     def free(self, target_id: int, connector_id: int) -> None:
         self._total -= 1
@@ -91,16 +96,17 @@ class Places:
         """Note that the target has more pending than was taken."""
         self._more.add(target_id)
 
-    def worth_a_look(self, target_id: int) -> bool:
-        """Whether more are waiting for the target and enough places are free to ask for them.
+    def worth_a_look(self, target_id: int, may_wait: int = 0, wait: int = 0) -> bool:
+        """Whether more are pending for the target and there is room enough to ask for them.
 
-        A quarter of them at least: asking the store for every single one would cost more than the
+        ``may_wait``: how many may be claimed beyond its places; ``wait``: how many of them are there. A
+        quarter of all should be free: asking the store for every single one would cost more than the
         attempts.
         """
         if target_id not in self._more:
             return False
-        taken = self._taken[target_id]
-        return taken * 4 <= self._bound(target_id) * 3 and taken < self._share()
+        taken, bound = self._taken[target_id], self._bound(target_id)
+        return (taken + wait) * 4 <= (bound + may_wait) * 3 and (taken < self._share() or wait < may_wait)
 
     def claimed(self, asked: dict[int, int], elsewhere: int, got: Counter[int], cut: bool) -> None:
         """Learn from an answer of the store: who filled all its room probably has more.
