@@ -22,10 +22,10 @@ from twisted.web.client import BrowserLikePolicyForHTTPS
 from smsdaemon import __version__
 from smsdaemon.backends.addresses import GuardedReactor, Reactor
 from smsdaemon.backends.connections import Connections
-from smsdaemon.backends.deadlines import Deadlines
 from smsdaemon.backends.payload import body
 from smsdaemon.backends.reasons import reason
 from smsdaemon.backends.wire import Connection, ConnectionFactory, GoneBeforeAnswer
+from smsdaemon.deadlines import Deadlines
 from smsdaemon.domain.model import Answer, Client, Delivery, Target
 from smsdaemon.errors import LeaseLost, TargetUnreachable
 from smsdaemon.ports import UtcClock

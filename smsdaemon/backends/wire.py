@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from smsdaemon.domain.model import Answer
+from smsdaemon.sending import send_now
 
 MAX_ANSWER_BYTES = 65536
 """How much of an answer's body is read (contract 5); what is beyond goes with its connection."""
@@ -120,13 +121,7 @@ class Connection(protocol.Protocol):
             if transport.transport.connected:
                 transport.transport.doWrite()  # what it cannot send, the reactor will find again
             return
-        # The answer to the request before this one is here, so nothing waits in front of it. Twisted
-        # would have epoll say first that it can be written.
-        sent = transport.writeSomeData(request)
-        if not isinstance(sent, int):
-            transport.write(request)  # the end of the connection is the reactor's to find
-        elif sent < len(request):
-            transport.write(request[sent:])
+        send_now(transport, request)
 
     # --- what comes ---------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import Protocol, TypeVar
 
 from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred
@@ -12,14 +12,17 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from werkzeug.exceptions import HTTPException
 
+from smsdaemon.deadlines import Deadlines
 from smsdaemon.deferreds import follower
 from smsdaemon.domain.model import RawRequest, Receipt, Submission
 from smsdaemon.errors import StoreUnavailable, UnsupportedBody
 from smsdaemon.ports import Provider
 from smsdaemon.web.answers import TEXT, Answer, accepted
-from smsdaemon.web.bounded import BoundedRequest, Observe
 from smsdaemon.web.errors import MethodNotAllowed, NoSuchPage, PageIsReadOnly
+from smsdaemon.web.request import BoundedRequest, Observe
 from smsdaemon.web.routes import ExactRoutes
+
+T = TypeVar("T")
 
 ANSWER_SECONDS = 4.9
 """Contract 3 says 5; the rest is for the way there and back."""
@@ -48,7 +51,10 @@ class ReceiverPages:
     ) -> None:
         """``observe`` is told of every answer of ``/SMSReceiver``; ``ready``: whether we can accept."""
         self._receiver, self._provider = receiver, provider
-        self._observe, self._ready, self._clock = observe, ready, clock
+        self._observe, self._ready = observe, ready
+        self._deadlines: Deadlines[Deferred[Receipt]] = Deadlines(
+            seconds=ANSWER_SECONDS, clock=clock, on_late=_too_slow
+        )
 
     def resource(self) -> IResource:
         """The root for a BoundedSite."""
@@ -62,8 +68,13 @@ class ReceiverPages:
         # The write belongs to the store. Whoever hangs up, or Klein for them, and our own impatience
         # cancel the follower only: a write that is cancelled breaks the pool (DESIGN, F1).
         stored = follower(self._receiver.receive(submission))
-        stored.addTimeout(ANSWER_SECONDS, self._clock, _too_slow)
+        self._deadlines.begin(stored)
+        stored.addBoth(self._ended, stored)
         return stored.addCallback(_accept, request).addErrback(_not_stored, request)
+
+    def _ended(self, result: T, stored: Deferred[Receipt]) -> T:
+        self._deadlines.end(stored)
+        return result
 
     @app.route("/health/ready")
     def health(self, request: BoundedRequest) -> None:
@@ -103,8 +114,8 @@ def _accept(receipt: Receipt, request: BoundedRequest) -> None:
     request.answer(accepted(receipt.id, request.wants_json()))
 
 
-def _too_slow(_result: object, seconds: float) -> NoReturn:
-    raise StoreUnavailable(f"the SMS was not stored within {seconds} s")
+def _too_slow(stored: Deferred[Receipt]) -> None:
+    stored.errback(StoreUnavailable(f"the SMS was not stored within {ANSWER_SECONDS} s"))
 
 
 def _not_stored(failure: Failure, request: BoundedRequest) -> None:

@@ -10,8 +10,8 @@ from klein import Klein
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from smsdaemon.web.bounded import BoundedRequest
 from smsdaemon.web.errors import NoSuchPage
+from smsdaemon.web.request import BoundedRequest
 
 
 class ExactRoutes(Resource):

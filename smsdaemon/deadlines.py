@@ -13,8 +13,8 @@ K = TypeVar("K")
 class Deadlines(Generic[K]):
     """Calls ``on_late`` with what was not ended ``seconds`` after it began.
 
-    All have the same time, so the first to begin is the first to be late, and one timer is enough:
-    Twisted's own for each attempt, set and cancelled, took a tenth of it.
+    All have the same time, so the first to begin is the first to be late, and one timer is enough where
+    Deferred.addTimeout() would set and cancel one for each.
     """
 
     def __init__(self, *, seconds: float, clock: IReactorTime, on_late: Callable[[K], object]) -> None:
@@ -28,14 +28,15 @@ class Deadlines(Generic[K]):
             self._timer = self._clock.callLater(self._seconds, self._ring)
 
     def end(self, one: K) -> None:
-        self._until.pop(one, None)
+        if self._until.pop(one, None) is not None and not self._until:
+            self.close()
 
     def all(self) -> tuple[K, ...]:
         """Everything that has begun and not ended."""
         return tuple(self._until)
 
     def close(self) -> None:
-        """Nothing is late any more."""
+        """Nothing is late any more, until something else begins."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
