@@ -25,7 +25,8 @@ class Places:
         self._taken_of: Counter[tuple[int, int]] = Counter()
         """By target and connector."""
         self._total = 0
-        self._more: set[int] = set()
+        self._more: Counter[int] = Counter()
+        """By target: how many are known, or thought, to be pending and not taken."""
         self._users: dict[int, set[int]] = {}
         self._users_before: dict[int, set[int]] = {}
         """Connectors of each target, two at most: who is alone need not be known by name."""
@@ -43,7 +44,7 @@ class Places:
             self._taken_of[target_id, connector_id] >= self._three_quarters
             and self._users_of(target_id) - {connector_id}
         ):
-            self._more.add(target_id)
+            self._more.setdefault(target_id, 1)
             return False
         self.take(target_id, connector_id)
         return True
@@ -93,31 +94,35 @@ class Places:
         return max(min(1, free), int(self._per_target * left * left))
 
     def waits(self, target_id: int) -> None:
-        """Note that the target has more pending than was taken."""
-        self._more.add(target_id)
+        """Note that one more is pending for the target which was not taken."""
+        self._more[target_id] += 1
 
     def worth_a_look(self, target_id: int, may_wait: int = 0, wait: int = 0) -> bool:
-        """Whether more are pending for the target and there is room enough to ask for them.
+        """Whether enough are pending for the target, and there is room enough, to ask for them.
 
-        ``may_wait``: how many may be claimed beyond its places; ``wait``: how many of them are there. A
-        quarter of all should be free: asking the store for every single one would cost more than the
-        attempts.
+        ``may_wait``: how many may be claimed beyond its places; ``wait``: how many of them are there.
+        Asking the store for every single one would cost more than the attempts. So a quarter of the
+        places are free, or a quarter of all that could be claimed is known to wait.
         """
-        if target_id not in self._more:
+        more = self._more.get(target_id)
+        if not more:
             return False
         taken, bound = self._taken[target_id], self._bound(target_id)
-        return (taken + wait) * 4 <= (bound + may_wait) * 3 and (taken < self._share() or wait < may_wait)
+        if taken * 4 <= bound * 3:
+            return taken < self._share()
+        return more * 4 >= bound + may_wait and wait * 2 < may_wait
 
     def claimed(self, asked: dict[int, int], elsewhere: int, got: Counter[int], cut: bool) -> None:
-        """Learn from an answer of the store: who filled all its room probably has more.
+        """Learn from an answer of the store: who filled all its room probably has as many more.
 
         ``asked``: the room that was offered; ``cut``: the answer was bounded in all.
         """
         if not cut:
-            self._more -= {target for target in self._more if asked.get(target, elsewhere) > got[target]}
+            for target in [target for target in self._more if asked.get(target, elsewhere) > got[target]]:
+                del self._more[target]
         for target, count in got.items():
             if count >= asked.get(target, elsewhere):
-                self._more.add(target)
+                self._more[target] = max(count, self._more[target] - count)
 
     # --- who uses a target --------------------------------------------------------------------
 

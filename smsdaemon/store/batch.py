@@ -165,6 +165,7 @@ class Batcher(Generic[Row, Result]):
 
     def _done(self, _: object) -> None:
         self._under_way -= 1
+        self._pace.ended(len(self._waiting))
         self._pump()
 
     def _not_lent(self, failure: Failure) -> None:

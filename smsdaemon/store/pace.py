@@ -26,7 +26,7 @@ class Pace:
         self._timer = timer
         self._rate = 0.0
         self._begun_at = timer.seconds()
-        self._rows = 0
+        self._rows = self._expected = 0
 
     def begun(self, rows: int) -> None:
         """A batch of so many rows goes now."""
@@ -35,13 +35,17 @@ class Pace:
         self._rate = self._rate * faded + rows / REMEMBERED_SECONDS
         self._begun_at, self._rows = now, rows
 
+    def ended(self, waiting: int) -> None:
+        """The batch is back; so many rows have come meanwhile."""
+        self._expected = self._rows + waiting
+
     def pause(self, waiting: int, since: float) -> float:
         """Seconds for which so many rows should wait for others, the first of them since then; 0: no more.
 
-        As many as went the last time are enough: peers that wait for their answers before they send
-        again are then all there.
+        As many as there were at the end of the last batch, those of it included, are enough: peers that
+        wait for their answers before they send again are then all there.
         """
-        if waiting >= self._rows:
+        if waiting >= self._expected:
             return 0.0
         crowded = (self._rate - FEW_ROWS_A_SECOND) / (MANY_ROWS_A_SECOND - FEW_ROWS_A_SECOND)
         patience = LONGEST_SECONDS * min(1.0, max(0.0, crowded))

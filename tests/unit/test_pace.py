@@ -17,6 +17,7 @@ class PaceTests(UnitTest):
         for _ in range(count):
             self.clock.advance(every)
             self.pace.begun(rows)
+            self.pace.ended(0)
 
     def pause(self, waiting: int) -> float:
         return self.pace.pause(waiting, self.clock.seconds())
@@ -28,10 +29,16 @@ class PaceTests(UnitTest):
         self.batches(50, rows=2, every=0.02)
         self.assertEqual(self.pause(1), 0)
 
-    def test_where_many_come_they_wait_for_as_many_as_went_the_last_time(self) -> None:
+    def test_where_many_come_they_wait_for_as_many_as_there_were_the_last_time(self) -> None:
         self.batches(50, rows=30, every=0.01)
         self.assertAlmostEqual(self.pause(29), LONGEST_SECONDS)
         self.assertEqual(self.pause(30), 0)
+
+    def test_what_came_while_it_was_under_way_is_waited_for_with_the_rest(self) -> None:
+        self.batches(50, rows=14, every=0.01)
+        self.pace.ended(18)
+        self.assertAlmostEqual(self.pause(18), LONGEST_SECONDS)
+        self.assertEqual(self.pause(32), 0)
 
     def test_the_first_of_them_waits_no_longer_than_the_bound(self) -> None:
         self.batches(50, rows=30, every=0.01)
@@ -55,4 +62,5 @@ class PaceTests(UnitTest):
         self.batches(20, rows=100, every=0.01)
         self.clock.advance(1)
         self.pace.begun(2)
+        self.pace.ended(0)
         self.assertEqual(self.pause(1), 0)
