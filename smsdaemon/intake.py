@@ -104,6 +104,8 @@ def attributed(
         provider_message_id=submission.message_id,
         encoding=submission.encoding,
         raw_text=submission.raw_text,
+        part=submission.part,
+        parts=submission.parts,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -100,6 +101,43 @@ class RawRequest:
 
 
 @frozen(kw_only=True)
+class WireRequest:
+    """A provider's request with all that a signature may cover; nothing in it is believed."""
+
+    method: str
+    """Upper case."""
+    url: str = field(repr=False)
+    """As the provider called it: public_url (or scheme and Host), path and query, as sent."""
+    query: bytes = field(repr=False)
+    """Still percent-encoded, without the question mark."""
+    headers: Mapping[str, tuple[str, ...]] = field(repr=False)
+    """Names in lower case; values decoded as latin-1, in the order of the request."""
+    body: bytes = field(repr=False)
+
+    @property
+    def content_type(self) -> str:
+        """The first such header, "" where there is none."""
+        return self.header("content-type")
+
+    def header(self, name: str) -> str:
+        """The first of that name, which is in lower case; "" where there is none."""
+        values = self.headers.get(name)
+        return values[0] if values else ""
+
+
+@frozen(kw_only=True)
+class Part:
+    """Which part of a concatenated SMS this is."""
+
+    reference: str
+    """What all parts share, at most 64 characters."""
+    number: int
+    """From 1."""
+    total: int
+    """2 to 255."""
+
+
+@frozen(kw_only=True)
 class Submission:
     """What a request says in the provider's wire format: decoded and bounded, not yet attributed."""
 
@@ -113,6 +151,9 @@ class Submission:
     """The charset the text was decoded with, in lower case."""
     raw_text: bytes | None = field(default=None, repr=False)
     """The text's bytes as they came, where decoding them again could give something else; else None."""
+    part: Part | None = None
+    parts: int = 1
+    """As counted by the provider, where it has joined them itself."""
     provider: str = "generic"
 
 
@@ -136,7 +177,10 @@ class InboundSMS:
     encoding: str = "utf-8"
     raw_text: bytes | None = field(default=None, repr=False)
     """As in Submission; not read back with a delivery."""
+    part: Part | None = None
     parts: int = 1
+    parts_missing: tuple[int, ...] = ()
+    """Numbers of the parts that did not come in time."""
 
 
 # --- deliveries ------------------------------------------------------------------------------
