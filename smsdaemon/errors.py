@@ -59,6 +59,10 @@ class StoreConflict(StoreUnavailable):
     """Another process was at the same rows; the same statement goes through when repeated."""
 
 
+class FetchFailed(SmsDaemonError):
+    """What a provider has us fetch did not come (a certificate, say); asking again later may help."""
+
+
 class LeaseLost(SmsDaemonError):
     """A delivery is another's by now, or may be: nothing may be sent or recorded under the old lease."""
 

@@ -126,6 +126,15 @@ class WireRequest:
 
 
 @frozen(kw_only=True)
+class Verified:
+    """What a good signature says beyond that it is good."""
+
+    nonce: str | None = field(default=None, repr=False)
+    """What comes once only (a nonce, a jti or the like); None where the scheme has none. Who repeats a
+    request may sign it anew or not, so a nonce that was seen means a repeat, and no attack by itself."""
+
+
+@frozen(kw_only=True)
 class Part:
     """Which part of a concatenated SMS this is."""
 
