@@ -54,6 +54,12 @@ class Connector:
     token_hashes: frozenset[bytes] = field(default=frozenset(), repr=False)
     """SHA-256 digests, 32 bytes each; several are valid during rotation."""
     sender_format: SenderFormat = "e164"
+    providers: tuple[str, ...] = ("generic",)
+    """The profiles whose requests it takes; of all others it takes none."""
+    provider_secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What their signatures are checked with; several are valid during rotation."""
+    unsigned: bool = False
+    """Signatures are not checked."""
     enabled: bool = True
 
 

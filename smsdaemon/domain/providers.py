@@ -28,10 +28,14 @@ class ProviderTerms(Protocol):
 
 Providers = Mapping[str, ProviderTerms]
 """By name, without the generic one."""
+NO_PROVIDERS: Providers = {}
+_ONLY_GENERIC = (GENERIC,)
 
 
 def problems(names: Sequence[str], secrets: Sequence[str], unsigned: bool, known: Providers) -> list[str]:
     """Why a connector cannot have these; each begins with the key and shows no secret."""
+    if names == _ONLY_GENERIC and not secrets:
+        return []  # nearly all, and a directory may have 100,000
     unknown = [name for name in names if name != GENERIC and name not in known]
     if unknown:
         allowed = ", ".join([GENERIC, *known])
