@@ -146,6 +146,10 @@ class DirectorySource(Protocol):
     def current(self) -> Directory: ...
 
 
+Offer = tuple[InboundSMS, bytes | None, bool]
+"""What MessageStore.accept() takes."""
+
+
 class MessageStore(Protocol):
     """Where accepted SMS are made durable. Cancelling a returned Deferred never undoes a write."""
 
@@ -155,6 +159,21 @@ class MessageStore(Protocol):
         ``provider_key``: digest that two requests share exactly if they are one SMS (contract 3,
         Repeats), or None. ``lease``: the caller would attempt the delivery now; it gets it where
         nothing of the conversation is pending. Fails with StoreUnavailable or StoreRefused.
+        """
+        ...
+
+    def accept_all(self, batch: Sequence[Offer]) -> Deferred[list[Receipt]]:
+        """As accept() for each, in this order, all in one transaction or none; a receipt for each."""
+        ...
+
+
+class NonceStore(Protocol):
+    """Remembers for a day what signatures say to come once only."""
+
+    def see(self, connector_id: int, nonce: str, content: bytes) -> Deferred[bool]:
+        """Whether it is new, or came with the same content before; never fails.
+
+        ``content``: a digest of what it came with.
         """
         ...
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from smsdaemon.domain.model import Connector, WireRequest
 from smsdaemon.domain.reading import ProviderAnswer, Reading
 from smsdaemon.errors import SignatureRefused
+from smsdaemon.ports import Scheme
 from smsdaemon.providers.profile import Profile
 from smsdaemon.providers.reader import ProfileReader
 
+_KNOWN_SECRETS = 10_000
+
 
 class LoadedProfile:
-    """Implements ports.ProviderProfile and domain.providers.ProviderTerms."""
+    """Also a domain.providers.ProviderTerms."""
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
@@ -30,23 +32,29 @@ class LoadedProfile:
         """As read(), with the steps that led there."""
         return self._reader.read(request, steps=True)
 
-    def verify(self, request: WireRequest, connector: Connector, now: datetime) -> str | None:
-        """Raises SignatureRefused unless the connector may take the request; the nonce, if it has one."""
+    def must_verify(self, connector: Connector) -> bool:
+        """Whether the connector takes the request only if it is authentic."""
         authentication = self.profile.authentication
         if authentication is None or connector.unsigned:
-            return None
-        if not connector.provider_secrets:
-            if not authentication.required:
-                return None
-            raise SignatureRefused("this receiver has no secret to check signatures with")
+            return False
+        return authentication.required or bool(connector.provider_secrets)
+
+    def scheme_and_secrets(self, connector: Connector) -> tuple[Scheme, Sequence[str]]:
+        """What to verify with; only the secrets that are of this profile's scheme.
+
+        Raises SignatureRefused where there is none.
+        """
+        assert self.profile.authentication is not None
         secrets = self._usable_secrets(connector.provider_secrets)
-        return authentication.scheme.verify(request, secrets, now).nonce
+        if not secrets:
+            raise SignatureRefused("this receiver has no secret to check signatures with")
+        return self.profile.authentication.scheme, secrets
 
     def _usable_secrets(self, secrets: tuple[str, ...]) -> Sequence[str]:
-        """Those of this profile's scheme: a connector may have several profiles."""
+        """A connector may have several profiles, and so secrets for several schemes."""
         found = self._usable.get(secrets)
         if found is None:
-            if len(self._usable) > 10_000:
+            if len(self._usable) > _KNOWN_SECRETS:
                 self._usable.clear()
             found = self._usable[secrets] = [secret for secret in secrets if self.accepts_secret(secret)]
         return found

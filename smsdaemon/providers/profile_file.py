@@ -37,7 +37,7 @@ from smsdaemon.providers.selectors import Selector, path, selector
 from smsdaemon.providers.text_rules import BINARY, GSM, GSM_PACKED, WRAPPINGS, is_charset
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
-_METHODS = ("GET", "POST", "PUT")
+_METHODS = ("GET", "POST", "PUT", "HEAD")
 _TYPES: Mapping[str, tuple[str, ...]] = {
     "form": ("application/x-www-form-urlencoded", ""),
     "multipart": ("multipart/form-data",),

@@ -47,6 +47,10 @@ class ProfileReader:
         MalformedRequest or UnsupportedBody, whose text names fields and never values.
         """
         trace: list[Step] | None = [] if steps else None
+        if request.method == "HEAD":
+            rules = self.profile.answers
+            answer = rendered(rules.not_an_sms or rules.success, 200, lambda _: "")
+            return Reading(kind="not_an_sms", name="probe", answer=answer)
         scope = self._whole(request, trace)
         found = self._read(scope, trace)
         return found if trace is None else evolve(found, steps=tuple(trace))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NoReturn, Protocol
 
 from klein import Klein
@@ -19,7 +19,7 @@ from smsdaemon.ports import Provider
 from smsdaemon.web.answers import TEXT, Answer, accepted
 from smsdaemon.web.bounded import BoundedRequest, Observe
 from smsdaemon.web.errors import MethodNotAllowed, NoSuchPage, PageIsReadOnly
-from smsdaemon.web.routes import ExactRoutes
+from smsdaemon.web.routes import ExactRoutes, Page
 
 ANSWER_SECONDS = 4.9
 """Contract 3 says 5; the rest is for the way there and back."""
@@ -45,14 +45,19 @@ class ReceiverPages:
         observe: Observe,
         ready: Callable[[], bool],
         clock: IReactorTime,
+        profile_pages: Mapping[bytes, Page] | None = None,
     ) -> None:
-        """``observe`` is told of every answer of ``/SMSReceiver``; ``ready``: whether we can accept."""
+        """``observe`` is told of every answer of ``/SMSReceiver``; ``ready``: whether we can accept.
+
+        ``profile_pages``: by path, as profile_pages.pages() makes them.
+        """
         self._receiver, self._provider = receiver, provider
         self._observe, self._ready, self._clock = observe, ready, clock
+        self._profile_pages = profile_pages
 
     def resource(self) -> IResource:
         """The root for a BoundedSite."""
-        return ExactRoutes(self.app)
+        return ExactRoutes(self.app, self._profile_pages)
 
     @app.route("/SMSReceiver")
     def receive(self, request: BoundedRequest) -> Deferred[None]:

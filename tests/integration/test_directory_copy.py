@@ -138,7 +138,7 @@ class DirectoryCopyTests(ReactorTest):
             self.assertIsNone(await self.copy.read())
 
     async def test_one_of_another_format_is_not_used(self) -> None:
-        head = json.dumps({"format": 2}).encode() + b"\n"
+        head = json.dumps({"format": 3}).encode() + b"\n"
         end = {"lines": 1, "digest": hashlib.blake2b(head, digest_size=16).hexdigest()}
         self.file.write_bytes(head + json.dumps(end).encode() + b"\n")
         self.assertIsNone(await self.copy.read())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -14,6 +15,7 @@ from smsdaemon.domain.model import Client, Connector, Directory, InboundSMS, Rec
 from smsdaemon.domain.refused import RefusedSMS
 from smsdaemon.errors import NotRoutable, RequestRefused, StoreUnavailable, TokenRefused, UnknownConnector
 from smsdaemon.intake import Receiver, provider_key
+from smsdaemon.ports import Offer
 from tests.support.cases import UnitTest
 from tests.support.deliveries import delivery, sms, target
 
@@ -30,6 +32,7 @@ class RecordingStore:
         self.leases = True
         self.duplicate = False
         self.down = False
+        self.together = 0
 
     def accept(self, message: InboundSMS, key: bytes | None, lease: bool) -> Deferred[Receipt]:
         if self.down:
@@ -37,6 +40,17 @@ class RecordingStore:
         self.accepted.append((message, key, lease))
         leased = delivery(sms=message) if lease and self.leases and not self.duplicate else None
         return succeed(Receipt(id=message.id, duplicate=self.duplicate, delivery=leased))
+
+    def accept_all(self, batch: Sequence[Offer]) -> Deferred[list[Receipt]]:
+        if self.down:
+            return fail(StoreUnavailable("down"))
+        self.together += 1
+        return succeed([self.successful(self.accept(*offer)) for offer in batch])
+
+    def successful(self, d: Deferred[Receipt]) -> Receipt:
+        found: list[Receipt] = []
+        d.addCallback(found.append)
+        return found[0]
 
     def settle(self, *args: Any) -> Any:
         raise AssertionError("intake settles nothing")
