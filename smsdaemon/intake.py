@@ -140,7 +140,7 @@ class Receiver:
         directory, now = self._directory.current(), self._utc_now()
         found: list[InboundSMS] = []
         refusal: NotRoutable | None = None
-        ids = [self._new_id(now) for _ in submissions]
+        ids = sorted(self._new_id(now) for _ in submissions)  # of one moment, but in their order
         for submission, connector, id in zip(submissions, connectors, ids, strict=True):
             try:
                 found.append(attributed(submission, connector, directory, id=id, received_at=now))
