@@ -135,7 +135,12 @@ class Batcher(Generic[Row, Result]):
             self._lend(self._one_batch).addCallbacks(self._done, self._not_lent)
 
     def _one_batch(self, connection: Connection) -> Deferred[None]:
-        taken = [self._waiting.popleft() for _ in range(min(self._max_rows, len(self._waiting)))]
+        taken: list[_Entry[Row, Result]] = []
+        room = self._max_rows
+        while self._waiting and room > 0:
+            entry = self._waiting.popleft()
+            taken.append(entry)
+            room -= len(entry.rows) if isinstance(entry, _Together) else 1
         return self._try(taken, connection, MAX_REPEATS)
 
     def _try(

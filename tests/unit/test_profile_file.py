@@ -129,7 +129,7 @@ class CatalogueTests(UnitTest):
     def problems(self) -> list[str]:
         with self.assertRaises(ConfigurationError) as caught:
             catalogue.load(self.folder)
-        return caught.exception.problems
+        return list(caught.exception.problems)
 
     def test_the_shipped_ones_are_sound_and_say_how_to_set_them_up(self) -> None:
         for name, loaded in catalogue.load(None).items():
