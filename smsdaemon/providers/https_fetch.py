@@ -52,7 +52,7 @@ class HttpsFetch:
         self._agent = Agent(reactor, policy, connectTimeout=timeout, pool=pool)
 
     def __call__(self, url: str) -> Deferred[bytes]:
-        """The body of a 200; fails with FetchFailed, and with CancelledError only if cancelled."""
+        """The body of a 200; fails with FetchFailed."""
         if not self._may_call(url):
             return fail(FetchFailed("the URL is none that is called"))
         body: Deferred[bytes] = Deferred.fromCoroutine(self._get(url))
@@ -105,22 +105,28 @@ class _Body(Protocol):
             self.whole.errback(FetchFailed("the answer broke off"))
 
     def _drop(self) -> None:
-        transport: Any = self.transport
-        if transport is not None:
-            transport.loseConnection()
+        if self.transport is not None:
+            _break_off(self.transport)
 
 
 class _Dropped(Protocol):
     def makeConnection(self, transport: Any) -> None:
-        transport.loseConnection()
+        _break_off(transport)
 
 
 def _abandon(response: IResponse) -> None:
     response.deliverBody(_Dropped())
 
 
+def _break_off(proxy: Any) -> None:
+    # loseConnection(), all that twisted's proxy has, waits for a TLS peer's goodbye.
+    connection = getattr(proxy, "_producer", None)
+    if connection is not None:
+        connection.abortConnection()
+
+
 def _timed_out(result: object, _timeout: float) -> object:
-    if isinstance(result, Failure) and result.check(CancelledError, FetchFailed):
+    if isinstance(result, Failure):
         raise FetchFailed("no answer in time")
     return result
 

@@ -15,7 +15,7 @@ class Ambiguous(ValueError):
 def signed_object(raw: bytes) -> dict[str, object]:
     """A JSON object in UTF-8, whose numbers stay the text they were written in.
 
-    Raises SignatureRefused for anything else, and where names are equal, also but for case.
+    Raises SignatureRefused for anything else, and where a name comes twice in one object.
     """
     try:
         found = json.loads(
@@ -35,9 +35,10 @@ def signed_object(raw: bytes) -> dict[str, object]:
 
 
 def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    if len({name.lower() for name, _ in pairs}) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         raise Ambiguous
-    return dict(pairs)
+    return members
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -95,7 +95,10 @@ class Sns:
     def _envelope(self, request: WireRequest, secrets: Sequence[str]) -> tuple[Mapping[str, object], Topic]:
         expected = keys(secrets)
         envelope = signed_object(request.body)
-        if envelope.get("Type") not in _SIGNED:
+        # Not all members are signed: one that differs by case could be taken for one that is.
+        if len({name.lower() for name in envelope}) != len(envelope):
+            raise SignatureRefused("a member of the envelope comes twice")
+        if _text(envelope, "Type") not in _SIGNED:
             raise SignatureRefused("the Type is none of SNS")
         arn = _text(envelope, "TopicArn")
         found = topic(arn)
