@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import binascii
 import hmac
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -108,6 +109,18 @@ def signature(key: bytes, message: bytes, algorithm: str, encoding: Encoding) ->
     """The HMAC as it stands in a header; hex is in lower case."""
     digest = hmac.digest(key, message, algorithm)
     return digest.hex().encode() if encoding == "hex" else b64encode(digest)
+
+
+def from_base64(told: str, what: str) -> bytes:
+    """Its bytes; raises SignatureRefused unless it is just how base64 writes them."""
+    given = as_bytes(told)
+    try:
+        raw = b64decode(given, validate=True)
+    except binascii.Error as error:
+        raise SignatureRefused(f"{what} is not base64") from error
+    if b64encode(raw) != given:
+        raise SignatureRefused(f"{what} is not base64")
+    return raw
 
 
 def check_signature(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
-from base64 import b64decode
 from collections.abc import Sequence
 from datetime import datetime
 from typing import ClassVar
@@ -12,7 +10,7 @@ from attrs import frozen
 
 from smsdaemon.domain.model import Verified, WireRequest
 from smsdaemon.errors import SignatureRefused
-from smsdaemon.providers.signatures import SharedSecret, as_bytes, is_one_of, keys, one_header
+from smsdaemon.providers.signatures import SharedSecret, from_base64, is_one_of, keys, one_header
 
 
 @frozen(kw_only=True)
@@ -29,10 +27,7 @@ class Basic(SharedSecret):
         expected = keys(secrets)
         if kind.lower() != "basic":
             raise SignatureRefused("the header authorization holds no user and password")
-        try:
-            given = b64decode(as_bytes(told.strip()), validate=True)
-        except binascii.Error as error:
-            raise SignatureRefused("the header authorization is not base64") from error
+        given = from_base64(told.strip(), "what the header authorization holds")
         if not is_one_of(given, expected):
             raise SignatureRefused("user or password is wrong")
         return Verified()

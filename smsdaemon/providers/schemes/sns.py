@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
-from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar
@@ -23,6 +21,7 @@ from smsdaemon.providers.signatures import (
     SKEW_SECONDS,
     as_bytes,
     check_window,
+    from_base64,
     is_one_of,
     iso_time,
     keys,
@@ -78,10 +77,10 @@ class Sns:
         version = envelope.get("SignatureVersion")
         if version not in self.versions:
             raise SignatureRefused("the SignatureVersion is none that is taken")
+        signed = from_base64(_text(envelope, "Signature"), "the Signature")
         try:
-            signed = b64decode(as_bytes(_text(envelope, "Signature")), validate=True)
             key.verify(signed, _message(envelope), PKCS1v15(), SHA1() if version == "1" else SHA256())
-        except (binascii.Error, InvalidSignature) as error:
+        except InvalidSignature as error:
             raise SignatureRefused("the signature is wrong") from error
         check_window(at, now, self.tolerance_seconds, self.skew_seconds)
         message_id = _text(envelope, "MessageId")

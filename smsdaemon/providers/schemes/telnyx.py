@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 from base64 import b64decode
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,6 +18,7 @@ from smsdaemon.providers.signatures import (
     SKEW_SECONDS,
     as_bytes,
     check_window,
+    from_base64,
     keys,
     one_header,
     seconds,
@@ -45,10 +45,7 @@ class Telnyx:
         told = one_header(request, "telnyx-signature-ed25519")
         timestamp = one_header(request, "telnyx-timestamp")
         at = unix_time(timestamp)
-        try:
-            signed = b64decode(as_bytes(told), validate=True)
-        except binascii.Error as error:
-            raise SignatureRefused("the signature is not base64") from error
+        signed = from_base64(told, "the signature")
         message = as_bytes(timestamp) + b"|" + request.body
         if not any(_signed(key, signed, message) for key in keys(secrets)):
             raise SignatureRefused("the signature is wrong")

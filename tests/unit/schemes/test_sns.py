@@ -209,8 +209,7 @@ class NotificationTests(SnsTest):
     @given(st.data())
     def test_a_changed_signature_is_refused(self, data: st.DataObject) -> None:
         members = signed(BASE)
-        # The last character before the padding has bits that mean nothing.
-        members["Signature"] = changed(data, members["Signature"][:-3]) + members["Signature"][-3:]
+        members["Signature"] = changed(data, members["Signature"])
         with self.assertRaises(SignatureRefused):
             self.verified(posted(members))
 
