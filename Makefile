@@ -10,12 +10,13 @@ SEED ?=
 WORKERS ?= 2
 BREAK ?=
 
-.PHONY: help run test test-long test-pythons chaos chaos-broken lint format venv bench bench-resilience clean
+.PHONY: help run test test-long test-pythons test-sdks chaos chaos-broken lint format venv bench bench-resilience clean
 
 help:
 	@echo 'make run           the daemon in the foreground, with etc/demo.toml; state in ./var'
 	@echo 'make test          all tests; TESTS=tests.unit for some of them'
 	@echo 'make test-long     what takes longer: all tests on every Python that is here'
+	@echo 'make test-sdks     the vendors'\'' own libraries (190 MB) sign, and check what we sign'
 	@echo 'make chaos         kills, stops and cuts everything, and checks that nothing was lost;'
 	@echo '                   SECONDS=1800 SEED=1 WORKERS=2; BREAK=NAME with a promise broken on purpose'
 	@echo 'make chaos-broken  each promise broken in turn: whether the checks see it'
@@ -34,9 +35,12 @@ run: $(VENV)/installed
 test: $(VENV)/installed
 	@$(VENV)/bin/python -m tests.support.suite $(TESTS)
 
-test-long: test-pythons
+test-long: test-pythons test-sdks
 	@$(MAKE) --no-print-directory chaos SECONDS=300
 	@$(MAKE) --no-print-directory chaos-broken
+
+test-sdks: $(VENV)/sdks
+	@$(VENV)/bin/python -m tests.support.suite tests.sdks.vendors
 
 test-pythons:
 	@tests/support/each_python '$(MAKE)'
@@ -93,6 +97,10 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	@pwd -P > $(VENV)/folder
 	@$(INSTALL) '.[embedded,test]'
 	@cp $(VENV)/folder $@
+
+$(VENV)/sdks: $(VENV)/installed
+	@$(INSTALL) '.[embedded,test,sdks]'
+	@touch $@
 
 $(VENV)/linters: $(VENV)/installed
 	@$(INSTALL) '.[embedded,test,lint]'

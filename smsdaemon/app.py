@@ -13,6 +13,7 @@ from smsdaemon.doors import AdminDoor, certificate_pair, openings, utc_now
 from smsdaemon.errors import ConfigurationError, SmsDaemonError
 from smsdaemon.health import DaemonHealth
 from smsdaemon.metrics import Gauges, Metrics, shared_folder, summed
+from smsdaemon.providers.catalogue import load as load_profiles
 from smsdaemon.settings import Settings
 from smsdaemon.statedir import DaemonLock, make_state_dir
 from smsdaemon.status_file import StatusFile
@@ -31,6 +32,7 @@ def build(settings: Settings, *, reactor: Any, out: TextIO, demo_file: Path | No
 
     ``demo_file``: a directory to apply at start. Raises ConfigurationError.
     """
+    profiles = load_profiles(settings.receiver.profiles)  # workers do so too, but this stops the start
     embedded, dsn = _database(settings, reactor)
     lock = DaemonLock(settings.state_dir)
     if workers.count(settings) == 1:
@@ -42,7 +44,7 @@ def build(settings: Settings, *, reactor: Any, out: TextIO, demo_file: Path | No
         crew = _processes(settings, dsn, lock, gauges, reactor)
     return SmsDaemon(
         parts=_parts(settings, embedded, dsn, lock, crew, gauges, reactor),
-        prepare=None if demo_file is None else demo.preparation(demo_file, utc_now),
+        prepare=None if demo_file is None else demo.preparation(demo_file, utc_now, profiles),
         reactor=reactor,
         out=out,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from twisted.internet.defer import Deferred
 
 from smsdaemon.domain.directory_file import parse
+from smsdaemon.domain.providers import Providers
 from smsdaemon.errors import ConfigurationError
 from smsdaemon.store.apply import apply
 from smsdaemon.store.pool import Pool
@@ -20,7 +21,9 @@ Try, in another terminal:
 README.md tells what else there is; Ctrl-C stops."""
 
 
-def preparation(file: Path, utc_now: Callable[[], datetime]) -> Callable[[Pool], Deferred[Sequence[str]]]:
+def preparation(
+    file: Path, utc_now: Callable[[], datetime], providers: Providers
+) -> Callable[[Pool], Deferred[Sequence[str]]]:
     """Reads the file now (raises ConfigurationError); what it returns applies it, and says what to try.
 
     In what it says ``{url}`` stands for where the daemon listens.
@@ -32,7 +35,9 @@ def preparation(file: Path, utc_now: Callable[[], datetime]) -> Callable[[Pool],
     directory = parse(content, file.name)
 
     def prepare(pool: Pool) -> Deferred[Sequence[str]]:
-        applied = apply(pool, directory, dry_run=False, prune=False, force=False, now=utc_now())
+        applied = apply(
+            pool, directory, dry_run=False, prune=False, force=False, now=utc_now(), providers=providers
+        )
         return applied.addCallback(lambda _: _TRY.splitlines())
 
     return prepare

@@ -21,13 +21,18 @@ from smsdaemon.domain.model import Receipt, Submission
 from smsdaemon.intake import Receiver
 from smsdaemon.listening import Listening, Opening
 from smsdaemon.metrics import Gauges, Metrics
-from smsdaemon.ports import DirectorySource, MessageStore, Outlet, RefusalObserver
+from smsdaemon.ports import DirectorySource, MessageStore, NonceStore, Outlet, RefusalObserver
+from smsdaemon.profile_desk import Checks, ProfileDesk
 from smsdaemon.providers.generic import GenericProvider
+from smsdaemon.providers.https_fetch import HttpsFetch
+from smsdaemon.providers.loaded import LoadedProfile
 from smsdaemon.settings import Settings
-from smsdaemon.web import tls
+from smsdaemon.web import profile_pages, tls
 from smsdaemon.web.admin import Health, admin_resource
 from smsdaemon.web.bounded import BoundedSite, Bounds
+from smsdaemon.web.profile_pages import Surroundings
 from smsdaemon.web.receiver import ReceiverPages
+from smsdaemon.web.routes import Page
 
 RECEIVER_PATH = "/SMSReceiver"
 HTTP, HTTPS, ADMIN = "http.listen", "https.listen", "admin.listen"
@@ -77,6 +82,8 @@ class Core(Protocol):
     @property
     def messages(self) -> MessageStore: ...
     @property
+    def nonces(self) -> NonceStore: ...
+    @property
     def dispatcher(self) -> Outlet: ...
     @property
     def refusals(self) -> RefusalObserver: ...
@@ -103,12 +110,21 @@ class PublicDoor:
         *,
         settings: Settings,
         core: Core,
+        profiles: Mapping[str, LoadedProfile],
         metrics: Metrics,
         ready: Callable[[], bool],
         room: PeerRoom,
         reactor: Any,
     ) -> None:
-        pages = _pages(core, metrics, ready, reactor)
+        receiver = _receiver(core, metrics)
+        pages = ReceiverPages(
+            receiver=_Counted(receiver, core.requests),
+            provider=GenericProvider(),
+            observe=metrics.request_answered,
+            ready=ready,
+            clock=reactor,
+            profile_pages=_profile_pages(settings, core, receiver, profiles, metrics, reactor),
+        )
         self._site = BoundedSite(
             pages.resource(),
             clock=reactor,
@@ -126,8 +142,8 @@ class PublicDoor:
         self._site.winding_down = True
 
 
-def _pages(core: Core, metrics: Metrics, ready: Callable[[], bool], reactor: Any) -> ReceiverPages:
-    receiver = Receiver(
+def _receiver(core: Core, metrics: Metrics) -> Receiver:
+    return Receiver(
         directory=core.directory,
         store=core.messages,
         outlet=core.dispatcher,
@@ -136,13 +152,31 @@ def _pages(core: Core, metrics: Metrics, ready: Callable[[], bool], reactor: Any
         new_id=uuid7,
         on_accepted=metrics.accepted,
     )
-    return ReceiverPages(
-        receiver=_Counted(receiver, core.requests),
-        provider=GenericProvider(),
+
+
+def _profile_pages(
+    settings: Settings,
+    core: Core,
+    receiver: Receiver,
+    profiles: Mapping[str, LoadedProfile],
+    metrics: Metrics,
+    reactor: Any,
+) -> Mapping[bytes, Page]:
+    desk = ProfileDesk(
+        profiles=profiles,
+        receiver=receiver,
+        directory=core.directory,
+        checks=Checks(nonces=core.nonces, fetch=HttpsFetch(reactor=reactor), utc_now=utc_now),
+        in_flight=core.requests,
+        count=metrics.not_an_sms,
+    )
+    surroundings = Surroundings(
+        desk=desk,
+        public_url=settings.receiver.public_url,
         observe=metrics.request_answered,
-        ready=ready,
         clock=reactor,
     )
+    return profile_pages.pages(list(profiles.values()), surroundings, RECEIVER_PATH)
 
 
 def _bounds(settings: Settings, room: PeerRoom) -> Bounds:

@@ -36,6 +36,10 @@ class TokenRefused(RequestRefused):
     """The connector requires a token, and it is missing or wrong."""
 
 
+class SignatureRefused(RequestRefused):
+    """The request is not signed as its connector's provider signs; the text holds no secret, no value."""
+
+
 class NotRoutable(RequestRefused):
     """The connector cannot pass an SMS on: something is disabled, missing or of another client."""
 
@@ -53,6 +57,10 @@ class StoreOverloaded(StoreUnavailable):
 
 class StoreConflict(StoreUnavailable):
     """Another process was at the same rows; the same statement goes through when repeated."""
+
+
+class FetchFailed(SmsDaemonError):
+    """What a provider has us fetch did not come (a certificate, say); asking again later may help."""
 
 
 class LeaseLost(SmsDaemonError):

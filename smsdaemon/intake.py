@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b, sha256
 from hmac import compare_digest
+from typing import Protocol
 from uuid import UUID
 
 from attrs import evolve
@@ -15,8 +16,22 @@ from twisted.python.failure import Failure
 from smsdaemon.domain.model import Connector, Directory, InboundSMS, Receipt, Submission
 from smsdaemon.domain.numbers import matching_key, normalised_sender
 from smsdaemon.domain.refused import RefusedSMS
-from smsdaemon.errors import NotRoutable, RequestRefused, TokenRefused, UnknownConnector
-from smsdaemon.ports import DirectorySource, IdMaker, MessageStore, Outlet, RefusalObserver, UtcClock
+from smsdaemon.errors import (
+    NotRoutable,
+    RequestRefused,
+    SignatureRefused,
+    TokenRefused,
+    UnknownConnector,
+)
+from smsdaemon.ports import DirectorySource, IdMaker, MessageStore, Offer, Outlet, RefusalObserver, UtcClock
+
+
+class Gate(Protocol):
+    """Looks whether a request is authentic for the connectors whose SMS it brings."""
+
+    async def __call__(self, connectors: Collection[Connector], /) -> Mapping[int, str]:
+        """By connector's id what its signature says to come once only. Raises SignatureRefused."""
+        ...
 
 
 class Receiver:
@@ -68,6 +83,76 @@ class Receiver:
             self._refusals.not_routable(_refused(submission, connector, str(refusal), id=id, received_at=now))
             raise
 
+    async def receive_all(self, submissions: Sequence[Submission], gate: Gate) -> list[Receipt]:
+        """As receive(), for what one request has brought: all is stored, or nothing.
+
+        What is wrong with any of them is wrong with the request, by the order of contract 3: unknown
+        numbers before signatures, and those before targets. ``gate`` also raises what it likes.
+        """
+        directory = self._directory.current()
+        connectors = [self._known(directory, submission) for submission in submissions]
+        nonces = await self._through(gate, submissions, connectors)
+        all_sms = self._attribute_all(submissions, connectors)
+        offers: list[Offer] = []
+        for place, (sms, connector) in enumerate(zip(all_sms, connectors, strict=True)):
+            key = provider_key(sms) or nonce_key(sms, nonces.get(connector.id), place)
+            offers.append((sms, key, self._outlet.reserve(sms.target_id, sms.connector_id)))
+        try:
+            if len(offers) == 1:
+                receipts = [await self._store.accept(*offers[0])]
+            else:
+                receipts = await self._store.accept_all(offers)
+        except BaseException:
+            for sms, _, reserved in offers:
+                if reserved:
+                    self._outlet.release(sms.target_id, sms.connector_id)
+            raise
+        pairs = zip(receipts, offers, strict=True)
+        return [self._accepted(receipt, sms, reserved) for receipt, (sms, _, reserved) in pairs]
+
+    def _known(self, directory: Directory, submission: Submission) -> Connector:
+        connector = directory.connectors.get(matching_key(submission.receiver))
+        if connector is None:
+            refusal = UnknownConnector("no connector has this receiver")
+            self._refusals.turned_away(refusal, submission)
+            raise refusal
+        return connector
+
+    async def _through(
+        self, gate: Gate, submissions: Sequence[Submission], connectors: Sequence[Connector]
+    ) -> Mapping[int, str]:
+        submission = submissions[0]
+        try:
+            for submission, connector in zip(submissions, connectors, strict=True):
+                check_provider(connector, submission.provider)
+            nonces = await gate({connector.id: connector for connector in connectors}.values())
+            for submission, connector in zip(submissions, connectors, strict=True):
+                check_token(connector, submission.token)
+        except (TokenRefused, SignatureRefused) as refusal:
+            self._refusals.turned_away(refusal, submission)
+            raise
+        return nonces
+
+    def _attribute_all(
+        self, submissions: Sequence[Submission], connectors: Sequence[Connector]
+    ) -> list[InboundSMS]:
+        """Raises NotRoutable, and then all are kept as refused: its neighbours would be lost as well."""
+        directory, now = self._directory.current(), self._utc_now()
+        found: list[InboundSMS] = []
+        refusal: NotRoutable | None = None
+        ids = sorted(self._new_id(now) for _ in submissions)  # of one moment, but in their order
+        for submission, connector, id in zip(submissions, connectors, ids, strict=True):
+            try:
+                found.append(attributed(submission, connector, directory, id=id, received_at=now))
+            except NotRoutable as error:
+                refusal = refusal or error
+        if refusal is None:
+            return found
+        for submission, connector, id in zip(submissions, connectors, ids, strict=True):
+            sms = _refused(submission, connector, str(refusal), id=id, received_at=now)
+            self._refusals.not_routable(sms)
+        raise refusal
+
     def _accepted(self, receipt: Receipt, sms: InboundSMS, reserved: bool) -> Receipt:
         if not receipt.duplicate:
             self._on_accepted()
@@ -104,6 +189,8 @@ def attributed(
         provider_message_id=submission.message_id,
         encoding=submission.encoding,
         raw_text=submission.raw_text,
+        part=submission.part,
+        parts=submission.parts,
     )
 
 
@@ -128,8 +215,19 @@ def _known_connector(directory: Directory, submission: Submission) -> Connector:
     connector = directory.connectors.get(matching_key(submission.receiver))
     if connector is None:
         raise UnknownConnector("no connector has this receiver")
+    if submission.provider not in connector.providers:
+        check_provider(connector, submission.provider)
     check_token(connector, submission.token)
     return connector
+
+
+def check_provider(connector: Connector, provider: str) -> None:
+    """Raises SignatureRefused unless the connector takes requests of this provider's profile.
+
+    Otherwise a signature could be walked round by the URL of a profile that has none.
+    """
+    if provider not in connector.providers:
+        raise SignatureRefused("this receiver takes the requests of another provider")
 
 
 def check_token(connector: Connector, token: str | None) -> None:
@@ -171,6 +269,16 @@ def provider_key(sms: InboundSMS) -> bytes | None:
     gives no id, since then a repeat cannot be told from the same text sent twice.
     """
     return _repeat_key(sms.connector_id, sms.provider_message_id, sms.sender, sms.text)
+
+
+def nonce_key(sms: InboundSMS, nonce: str | None, place: int) -> bytes | None:
+    """As provider_key() where the provider gives no id, but its signature something that comes once only.
+
+    ``place``: of the SMS among those of its request, which share the nonce.
+    """
+    if nonce is None:
+        return None
+    return _repeat_key(sms.connector_id, f"nonce {place} {nonce}", sms.sender, sms.text)
 
 
 def _repeat_key(connector_id: int, message_id: str | None, sender: str, text: str) -> bytes | None:

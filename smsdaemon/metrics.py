@@ -136,6 +136,12 @@ class Metrics:
         self._journal_failures = counter("journal_failures", "SMS that the journal could not take.")
         self._refused_kept = counter("refused_kept", "Refused SMS (502) that were kept.")
         self._refused_dropped = counter("refused_dropped", "Refused SMS (502) that were not, or not longer.")
+        self._not_sms = Counter(
+            "smsdaemon_not_sms",
+            "Providers' requests that brought no SMS: status reports, probes, handshakes.",
+            ["provider", "kind"],
+            registry=registry,
+        )
         self._leases_lost = counter(
             "leases_lost", "Outcomes that came too late: another process had the delivery by then."
         )
@@ -148,6 +154,10 @@ class Metrics:
         child.inc()
         if status == 200:
             self._accept_seconds.observe(seconds)
+
+    def not_an_sms(self, provider: str, kind: str) -> None:
+        """A provider's request, or an entry of its batch, was no SMS."""
+        self._not_sms.labels(provider, kind).inc()
 
     def accepted(self) -> None:
         """A new SMS is durable."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
 from twisted.internet.defer import Deferred
@@ -21,6 +21,8 @@ from smsdaemon.domain.model import (
     Receipt,
     Submission,
     Target,
+    Verified,
+    WireRequest,
 )
 from smsdaemon.domain.refused import RefusedSMS
 from smsdaemon.errors import RequestRefused
@@ -59,10 +61,93 @@ class Provider(Protocol):
         ...
 
 
+class Fetch(Protocol):
+    """Gets what a provider's request points at; calls hosts it was made for, and no other."""
+
+    def __call__(self, url: str) -> Deferred[bytes]:
+        """The body of a 200; fails with FetchFailed, also when it takes too long or is too much."""
+        ...
+
+
+class Scheme(Protocol):
+    """A way of signing requests; its attributes are the keys of a profile's ``[authentication]``."""
+
+    name: ClassVar[str]
+    takes: ClassVar[str]
+    """One line for people: what a connector's ``provider_secrets`` holds."""
+    covers_body: ClassVar[bool]
+    """Whether a request with another body is refused."""
+
+    def verify(self, request: WireRequest, secrets: Sequence[str], now: datetime) -> Verified:
+        """Raises SignatureRefused unless one of the secrets signed it, and in time; nothing else."""
+        ...
+
+    def check_secret(self, secret: str) -> None:
+        """Raises ValueError where the scheme cannot use it; the text does not repeat it."""
+        ...
+
+
+@runtime_checkable
+class PreparedScheme(Protocol):
+    """A scheme that needs the network before it can verify."""
+
+    async def prepare(
+        self, request: WireRequest, secrets: Sequence[str], now: datetime, fetch: Fetch
+    ) -> None:
+        """Get ready to verify this request; to be awaited before verify() is called with the same.
+
+        Raises SignatureRefused where nothing needs to be fetched to see that it is refused, and
+        FetchFailed (our side: 500, so that the provider repeats it) where the network does not help.
+        """
+        ...
+
+
+class HandshakeAnswer(NamedTuple):
+    """What a provider wants to hear."""
+
+    status: int
+    content_type: str
+    """The header, "" for none."""
+    body: bytes
+    headers: Mapping[str, str]
+    """Further ones."""
+
+
+class Handshake(Protocol):
+    """How a provider makes sure that a URL is meant to hear from it; nothing of it is an SMS."""
+
+    name: ClassVar[str]
+    signed: ClassVar[bool]
+    """Whether such a request is signed as an SMS is, so that the profile's scheme comes first."""
+
+    def recognise(self, request: WireRequest, document: object) -> bool:
+        """Whether it is one; ``document``: the body's JSON, None where it is none."""
+        ...
+
+    async def answer(
+        self,
+        request: WireRequest,
+        document: object,
+        *,
+        secrets: Sequence[str],
+        now: datetime,
+        fetch: Fetch,
+    ) -> HandshakeAnswer:
+        """What to answer. ``secrets``: of the connector it is for, or of all that list the profile.
+
+        Raises MalformedRequest, SignatureRefused or FetchFailed.
+        """
+        ...
+
+
 class DirectorySource(Protocol):
     """Where the current snapshot of the directory is found."""
 
     def current(self) -> Directory: ...
+
+
+Offer = tuple[InboundSMS, bytes | None, bool]
+"""What MessageStore.accept() takes."""
 
 
 class MessageStore(Protocol):
@@ -74,6 +159,21 @@ class MessageStore(Protocol):
         ``provider_key``: digest that two requests share exactly if they are one SMS (contract 3,
         Repeats), or None. ``lease``: the caller would attempt the delivery now; it gets it where
         nothing of the conversation is pending. Fails with StoreUnavailable or StoreRefused.
+        """
+        ...
+
+    def accept_all(self, batch: Sequence[Offer]) -> Deferred[list[Receipt]]:
+        """As accept() for each, in this order, all in one transaction or none; a receipt for each."""
+        ...
+
+
+class NonceStore(Protocol):
+    """Remembers for a day what signatures say to come once only."""
+
+    def see(self, connector_id: int, nonce: str, content: bytes) -> Deferred[bool]:
+        """Whether it is new, or came with the same content before; never fails.
+
+        ``content``: a digest of what it came with.
         """
         ...
 

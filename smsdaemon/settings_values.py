@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from attrs import Attribute, field, fields, frozen
 
@@ -61,6 +62,18 @@ def _plausible_dsn(dsn: str) -> bool:
     )
 
 
+def _is_base_url(url: str) -> bool:
+    if not url:
+        return True
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = url.isascii() and url.isprintable() and not set(url) & set('?# "<>\\^`{|}@')
+    return plain and parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+
+
 _SECONDS = Rule(f"a number of seconds from 0 to {_ONE_YEAR}", _in_time)
 _SOME_SECONDS = Rule(
     f"a number of seconds above 0, up to {_ONE_YEAR}", lambda value: _in_time(value) and value > 0
@@ -81,6 +94,10 @@ _ENDPOINTS = Rule(
 )
 _FOLDER = Rule("the path of a folder", lambda _: True)
 _PEM_FILE = Rule('the path of a PEM file; "" with both for a self-signed certificate', lambda _: True)
+_PROFILES = Rule('the path of a folder with profiles (*.toml); "" for none', lambda _: True)
+_PUBLIC_URL = Rule(
+    'as in "https://sms.example.com", without query and fragment; "" for what requests say', _is_base_url
+)
 _FLAG = Rule("true or false", lambda _: True)
 _WORKERS = Rule('a whole number from 1 to 256, or "auto"', lambda value: value == "auto" or 1 <= value <= 256)
 _DSN = Rule('a libpq connection string or URI; "" for the embedded PostgreSQL', _plausible_dsn, secret=True)
@@ -127,6 +144,10 @@ class ReceiverSettings:
     """Accept while PostgreSQL is away."""
     journal_after: float = field(default=0.5, validator=_JOURNAL_AFTER)
     """Seconds without a commit until the journal is used."""
+    public_url: str = field(default="", validator=_PUBLIC_URL)
+    """Where providers call us, up to the host or a path before /SMSReceiver; empty: as the request says."""
+    profiles: Path | None = field(default=None, validator=_PROFILES)
+    """A folder with provider profiles besides those that are shipped."""
 
 
 @frozen(kw_only=True)

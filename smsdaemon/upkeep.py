@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from smsdaemon.errors import SmsDaemonError
 from smsdaemon.store.messages import forget_repeats
 from smsdaemon.store.migrate import migrate
+from smsdaemon.store.nonces import forget_nonces
 from smsdaemon.store.pool import Pool
 from smsdaemon.store.refused import forget_refused
 from smsdaemon.store.safety import GuaranteeInForce
@@ -45,6 +46,7 @@ class Upkeep:
             await migrate(self._pool)  # makes the coming months' partitions
             await forget_repeats(self._pool)
             await forget_refused(self._pool)
+            await forget_nonces(self._pool)
         except SmsDaemonError as error:
             self._log.warn("upkeep failed, next try in an hour: {why}", why=str(error))
 

@@ -24,6 +24,7 @@ from smsdaemon.store.directory import DirectorySnapshot
 from smsdaemon.store.journal import Journal
 from smsdaemon.store.journaled import JournaledMessages
 from smsdaemon.store.messages import PostgresMessages
+from smsdaemon.store.nonces import PostgresNonces
 from smsdaemon.store.pool import Listener, Pool
 from smsdaemon.store.refused import PostgresRefused
 from smsdaemon.worker_state import JournalState, WorkerState
@@ -50,6 +51,7 @@ class WorkerParts:
     listener: Listener
     directory: DirectorySnapshot
     postgres: PostgresMessages
+    nonces: PostgresNonces
     deliveries: PostgresDeliveries
     http_backend: HttpBackend
     dispatcher: Dispatcher
@@ -205,6 +207,7 @@ class Worker:
         parts.listener.close()
         await parts.refused.stop(REFUSED_SECONDS)
         parts.postgres.close()
+        parts.nonces.close()
         parts.deliveries.close()
         await parts.http_backend.close()
         # A batch on its way from the journal to PostgreSQL ends with the pool.

@@ -16,6 +16,7 @@ from smsdaemon.domain.backoff import RetryPolicy
 from smsdaemon.doors import PublicDoor, utc_now
 from smsdaemon.errors import ConfigurationError, SmsDaemonError
 from smsdaemon.metrics import Metrics
+from smsdaemon.providers.catalogue import load as load_profiles
 from smsdaemon.refusals import Refusals
 from smsdaemon.samples import Samples
 from smsdaemon.settings import Settings
@@ -28,6 +29,7 @@ from smsdaemon.store.journal import Journal
 from smsdaemon.store.journal_mover import Mover
 from smsdaemon.store.journaled import JournaledMessages
 from smsdaemon.store.messages import LeaseTerms, PostgresMessages
+from smsdaemon.store.nonces import PostgresNonces
 from smsdaemon.store.pool import Listener, Pool
 from smsdaemon.store.refused import PostgresRefused
 from smsdaemon.worker import Journaling, Readiness, Worker, WorkerParts
@@ -48,6 +50,7 @@ def make_worker(settings: Settings, number: int, *, dsn: str, metrics: Metrics, 
         door=PublicDoor(
             settings=settings,
             core=parts,
+            profiles=load_profiles(settings.receiver.profiles),
             metrics=metrics,
             ready=readiness,
             room=peer_room(raise_limit(), _descriptors(settings)),
@@ -100,6 +103,7 @@ def _parts(settings: Settings, number: int, dsn: str, metrics: Metrics, reactor:
         listener=_listener(dsn, directory, dispatcher, reactor),
         directory=directory,
         postgres=postgres,
+        nonces=PostgresNonces(pool=pool, timer=reactor),
         deliveries=deliveries,
         http_backend=http_backend,
         dispatcher=dispatcher,

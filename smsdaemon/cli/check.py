@@ -22,6 +22,7 @@ from twisted.internet.protocol import Protocol
 from smsdaemon.certificates import read_chain, read_pair, validity_problem
 from smsdaemon.cli.session import Reactor, config_option, database, json_option, read_settings, run
 from smsdaemon.errors import ConfigurationError, SmsDaemonError
+from smsdaemon.providers.catalogue import load as load_profiles
 from smsdaemon.settings import Settings
 from smsdaemon.store.migrate import migrations
 from smsdaemon.store.pool import Pool
@@ -82,7 +83,14 @@ async def _findings(reactor: Reactor, config: Path | None) -> AsyncIterator[Find
         for problem in error.problems:
             yield Finding("FAIL", "settings", problem)
         return
+    try:
+        profiles = load_profiles(settings.receiver.profiles)
+    except ConfigurationError as error:
+        for problem in error.problems:
+            yield Finding("FAIL", "profiles", problem)
+        return
     yield Finding("ok", "settings", "can be used")
+    yield Finding("ok", "profiles", f"{len(profiles)} can be used besides generic")
     for finding in (*_risks(settings), *_certificate(settings, datetime.now(UTC)), *_journal(settings)):
         yield finding
     try:

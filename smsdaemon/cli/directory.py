@@ -12,6 +12,7 @@ import click
 from smsdaemon.cli.session import Failed, Reactor, config_option, read_settings, run, usable_database
 from smsdaemon.domain.directory_export import render
 from smsdaemon.domain.directory_file import DirectoryFile, parse
+from smsdaemon.providers.catalogue import load as load_profiles
 from smsdaemon.store.apply import Applied
 from smsdaemon.store.apply import apply as apply_directory
 from smsdaemon.store.directory_rows import stored_directory
@@ -28,10 +29,17 @@ def apply(config: Path | None, file: Path, dry_run: bool, prune: bool, force: bo
     """Make the directory what FILE says: all of it, or, where anything is wrong, nothing."""
 
     async def work(reactor: Reactor) -> None:
-        parsed = _read(file)
-        async with usable_database(reactor, read_settings(config)) as pool:
+        parsed, settings = _read(file), read_settings(config)
+        providers = load_profiles(settings.receiver.profiles)
+        async with usable_database(reactor, settings) as pool:
             applied = await apply_directory(
-                pool, parsed, dry_run=dry_run, prune=prune, force=force, now=datetime.now(UTC)
+                pool,
+                parsed,
+                dry_run=dry_run,
+                prune=prune,
+                force=force,
+                now=datetime.now(UTC),
+                providers=providers,
             )
         _print(applied, as_json)
 

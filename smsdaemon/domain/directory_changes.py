@@ -16,6 +16,8 @@ from smsdaemon.domain.directory_file import (
 )
 from smsdaemon.domain.directory_values import quoted
 from smsdaemon.domain.model import SenderFormat, TargetKind
+from smsdaemon.domain.providers import NO_PROVIDERS, Providers, problems
+from smsdaemon.domain.reading import GENERIC
 from smsdaemon.errors import ConfigurationError
 
 NOT_STORED = 0
@@ -84,6 +86,9 @@ class ConnectorRow:
     require_token: bool = False
     tokens: frozenset[bytes] = field(default=frozenset(), repr=False)
     sender_format: SenderFormat = "e164"
+    providers: tuple[str, ...] = (GENERIC,)
+    provider_secrets: tuple[str, ...] = field(default=(), repr=False)
+    unsigned: bool = False
     enabled: bool = True
 
     @property
@@ -156,6 +161,7 @@ class Changes:
 def _changed_keys(old: Any, new: Any) -> list[str]:
     """The keys as the file has them: a connector's target is its acd_group or application."""
     names = [a.name for a in fields(type(old)) if getattr(old, a.name) != getattr(new, a.name)]
+    names = ["provider" if name == "providers" else name for name in names]
     if "target" not in names:
         return names
     target = new.target or old.target
@@ -169,9 +175,13 @@ def changes(
     prune: bool,
     make_secret: Callable[[], str],
     show_secrets: bool,
+    providers: Providers = NO_PROVIDERS,
 ) -> Changes:
-    """Compare; raises ConfigurationError where the file names what neither it nor the store has."""
-    return _Comparison(file, stored, prune, make_secret, show_secrets).run()
+    """Compare; raises ConfigurationError where the file names what neither it nor the store has.
+
+    ``providers``: the profiles that are loaded; the generic one is always there.
+    """
+    return _Comparison(file, stored, prune, make_secret, show_secrets, providers).run()
 
 
 class _Comparison:
@@ -182,8 +192,9 @@ class _Comparison:
         prune: bool,
         make_secret: Callable[[], str],
         show_secrets: bool,
+        providers: Providers,
     ) -> None:
-        self._file, self._stored = file, stored
+        self._file, self._stored, self._providers = file, stored, providers
         self._make_secret, self._show_secrets = make_secret, show_secrets
         self._prune = prune
         self._problems: list[str] = []
@@ -284,8 +295,13 @@ class _Comparison:
             require_token=_given(entry.require_token, base.require_token),
             tokens=_given(entry.tokens, base.tokens),
             sender_format=_given(entry.sender_format, base.sender_format),
+            providers=_given(entry.providers, base.providers),
+            provider_secrets=_given(entry.provider_secrets, base.provider_secrets),
+            unsigned=_given(entry.unsigned, base.unsigned),
             enabled=_given(entry.enabled, base.enabled),
         )
+        for text in problems(new.providers, new.provider_secrets, new.unsigned, self._providers):
+            self._wrong("connector", entry.number, text)
         return Change(old=old, new=new)
 
     def _connector_target(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from smsdaemon.domain.directory_changes import ConnectorRow, StoredDirectory, TargetRow
 from smsdaemon.domain.directory_values import HASH_PREFIX, quoted
+from smsdaemon.domain.reading import GENERIC
 
 _HEAD = "# Written by `smsdaemon export`: tokens are hashes, and secrets are left out.\n"
 
@@ -57,4 +58,9 @@ def _connector_keys(connector: ConnectorRow) -> list[tuple[str, str]]:
         keys.append(("tokens", f"[{hashes}]"))
     if connector.sender_format != "e164":
         keys.append(("sender_format", quoted(connector.sender_format)))
+    if connector.providers != (GENERIC,):
+        names = ", ".join(map(quoted, connector.providers))
+        keys.append(("provider", names if len(connector.providers) == 1 else f"[{names}]"))
+    if connector.unsigned:
+        keys.append(("unsigned", "true"))
     return keys + _disabled(connector.enabled)

@@ -70,6 +70,9 @@ class ConnectorEntry:
     tokens: frozenset[bytes] | None = field(default=None, repr=False)
     """SHA-256 digests."""
     sender_format: SenderFormat | None = None
+    providers: tuple[str, ...] | None = None
+    provider_secrets: tuple[str, ...] | None = field(default=None, repr=False)
+    unsigned: bool | None = None
     enabled: bool | None = None
 
     @property
@@ -109,6 +112,9 @@ _CONNECTOR: dict[str, Check] = {
     "require_token": values.boolean,
     "tokens": values.tokens,
     "sender_format": values.sender_format,
+    "provider": values.providers,
+    "provider_secrets": values.provider_secrets,
+    "unsigned": values.boolean,
     "enabled": values.boolean,
 }
 _TABLES = ("reseller", "client", "acd_group", "application", "connector")
@@ -137,7 +143,9 @@ def parse(content: bytes, name: str, schemes: Collection[str] = SCHEMES) -> Dire
             for found in reader.entries(document, kind, target_checks, ("client", "name"))
         ),
         connectors=tuple(
-            ConnectorEntry(number_key=matching_key(found["number"]), **found)
+            ConnectorEntry(
+                number_key=matching_key(found["number"]), providers=found.pop("provider", None), **found
+            )
             for found in reader.entries(document, "connector", _CONNECTOR, ("number",))
         ),
     )

@@ -21,6 +21,9 @@ from smsdaemon.domain.model import SenderFormat
 MAX_NAME = 255
 MAX_NUMBER = 64
 """As many characters as a request may have in `receiver` (contract 3)."""
+MAX_SECRETS = 20
+MAX_SECRET = 4096
+"""Of a provider; certificates and keys in PEM have their place in it."""
 SECRET_PREFIX = "whsec_"
 HASH_PREFIX = "sha256:"
 PLACEHOLDERS = ("sender", "receiver", "keyword")
@@ -134,6 +137,28 @@ def _token(value: object) -> bytes:
     if hashed is None:
         raise ValueError(f'must have 64 hexadecimal digits after "{HASH_PREFIX}"')
     return bytes.fromhex(hashed[1])
+
+
+def providers(value: object) -> tuple[str, ...]:
+    """One profile or a list of them, without repeats."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("must be the name of a profile, or a list of at least one")
+    return tuple(dict.fromkeys(map(_one_line, names)))
+
+
+def provider_secrets(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(secret, str) for secret in value):
+        raise ValueError("must be a list of strings")
+    for secret in value:
+        string(secret)
+        if not secret.strip():
+            raise ValueError("must not hold an empty secret")
+        if len(secret) > MAX_SECRET:
+            raise ValueError(f"must hold secrets of at most {MAX_SECRET} characters")
+    if len(value) > MAX_SECRETS:
+        raise ValueError(f"must hold at most {MAX_SECRETS} secrets")
+    return tuple(dict.fromkeys(value))
 
 
 def url(value: object, schemes: Collection[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -53,6 +54,12 @@ class Connector:
     token_hashes: frozenset[bytes] = field(default=frozenset(), repr=False)
     """SHA-256 digests, 32 bytes each; several are valid during rotation."""
     sender_format: SenderFormat = "e164"
+    providers: tuple[str, ...] = ("generic",)
+    """The profiles whose requests it takes; of all others it takes none."""
+    provider_secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What their signatures are checked with; several are valid during rotation."""
+    unsigned: bool = False
+    """Signatures are not checked."""
     enabled: bool = True
 
 
@@ -100,6 +107,52 @@ class RawRequest:
 
 
 @frozen(kw_only=True)
+class WireRequest:
+    """A provider's request with all that a signature may cover; nothing in it is believed."""
+
+    method: str
+    """Upper case."""
+    url: str = field(repr=False)
+    """As the provider called it: public_url (or scheme and Host), path and query, as sent."""
+    query: bytes = field(repr=False)
+    """Still percent-encoded, without the question mark."""
+    headers: Mapping[str, tuple[str, ...]] = field(repr=False)
+    """Names in lower case; values decoded as latin-1, in the order of the request."""
+    body: bytes = field(repr=False)
+
+    @property
+    def content_type(self) -> str:
+        """The first such header, "" where there is none."""
+        return self.header("content-type")
+
+    def header(self, name: str) -> str:
+        """The first of that name, which is in lower case; "" where there is none."""
+        values = self.headers.get(name)
+        return values[0] if values else ""
+
+
+@frozen(kw_only=True)
+class Verified:
+    """What a good signature says beyond that it is good."""
+
+    nonce: str | None = field(default=None, repr=False)
+    """What comes once only (a nonce, a jti or the like); None where the scheme has none. Who repeats a
+    request may sign it anew or not, so a nonce that was seen means a repeat, and no attack by itself."""
+
+
+@frozen(kw_only=True)
+class Part:
+    """Which part of a concatenated SMS this is."""
+
+    reference: str
+    """What all parts share, at most 64 characters."""
+    number: int
+    """From 1."""
+    total: int
+    """2 to 255."""
+
+
+@frozen(kw_only=True)
 class Submission:
     """What a request says in the provider's wire format: decoded and bounded, not yet attributed."""
 
@@ -113,6 +166,9 @@ class Submission:
     """The charset the text was decoded with, in lower case."""
     raw_text: bytes | None = field(default=None, repr=False)
     """The text's bytes as they came, where decoding them again could give something else; else None."""
+    part: Part | None = None
+    parts: int = 1
+    """As counted by the provider, where it has joined them itself."""
     provider: str = "generic"
 
 
@@ -136,7 +192,10 @@ class InboundSMS:
     encoding: str = "utf-8"
     raw_text: bytes | None = field(default=None, repr=False)
     """As in Submission; not read back with a delivery."""
+    part: Part | None = None
     parts: int = 1
+    parts_missing: tuple[int, ...] = ()
+    """Numbers of the parts that did not come in time."""
 
 
 # --- deliveries ------------------------------------------------------------------------------

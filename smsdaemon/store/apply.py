@@ -22,6 +22,7 @@ from smsdaemon.domain.directory_changes import (
 )
 from smsdaemon.domain.directory_file import DirectoryFile
 from smsdaemon.domain.directory_values import SECRET_PREFIX
+from smsdaemon.domain.providers import NO_PROVIDERS, Providers
 from smsdaemon.errors import ApplyRefused
 from smsdaemon.store import directory_queries as queries
 from smsdaemon.store.directory_rows import read_directory
@@ -59,9 +60,18 @@ class _DryRun(Exception):
 
 
 def apply(
-    pool: Pool, file: DirectoryFile, *, dry_run: bool, prune: bool, force: bool, now: datetime
+    pool: Pool,
+    file: DirectoryFile,
+    *,
+    dry_run: bool,
+    prune: bool,
+    force: bool,
+    now: datetime,
+    providers: Providers = NO_PROVIDERS,
 ) -> Deferred[Applied]:
     """Make the store say what the file says; ``now`` (aware) is when things were removed.
+
+    ``providers``: the profiles that connectors can have besides the generic one.
 
     Fails with ConfigurationError where the file names what does not exist, ApplyRefused where
     something would be removed for which deliveries are pending and not ``force``, StoreUnavailable.
@@ -72,7 +82,14 @@ def apply(
         await run(queries.NO_TIMEOUTS)
         await run(queries.LOCK, {"lock": _LOCK})
         stored = await read_directory(run)
-        found = changes(file, stored, prune=prune, make_secret=_make_secret, show_secrets=not dry_run)
+        found = changes(
+            file,
+            stored,
+            prune=prune,
+            make_secret=_make_secret,
+            show_secrets=not dry_run,
+            providers=providers,
+        )
         dead = await _clear_the_way(run, found, force=force, now=now)
         await DirectoryWriter(run, stored).write(found, now)
         applied = _applied(found, dead, prune=prune)

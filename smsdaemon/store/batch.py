@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from attrs import define
@@ -35,6 +36,18 @@ class _Waiting(Generic[Row, Result]):
     done: Deferred[Result]
 
 
+@define(eq=False)
+class _Together(Generic[Row, Result]):
+    """Rows that are sent in one transaction, and whose results come together."""
+
+    rows: list[Row]
+    until: float
+    done: Deferred[list[Result]]
+
+
+_Entry = _Waiting[Row, Result] | _Together[Row, Result]
+
+
 class Batcher(Generic[Row, Result]):
     """Sends rows in batches: one row alone where nothing is under way, many under load.
 
@@ -61,7 +74,7 @@ class Batcher(Generic[Row, Result]):
         self._lend, self._send, self._timer = lend, send, timer
         self._may_be_under_way, self._max_rows = under_way, max_rows
         self._max_waiting, self._patience = max_waiting, patience
-        self._waiting: deque[_Waiting[Row, Result]] = deque()
+        self._waiting: deque[_Entry[Row, Result]] = deque()
         self._under_way = 0
         self._closed = False
         self._alarm: Any = None
@@ -82,6 +95,26 @@ class Batcher(Generic[Row, Result]):
             d.errback(StoreOverloaded("too many are waiting for the database"))
             return d
         self._waiting.append(_Waiting(row, self._timer.seconds() + self._patience, d))
+        if self._alarm is None:
+            self._alarm = self._timer.callLater(self._patience, self._withdraw)
+        self._pump()
+        return d
+
+    def add_all(self, rows: list[Row]) -> Deferred[list[Result]]:
+        """As add(), but all of them in one transaction, or none; fires with a result for each.
+
+        They go together also where they are more than ``max_rows``.
+        """
+        if len(rows) == 1:
+            return self.add(rows[0]).addCallback(lambda result: [result])
+        d: Deferred[list[Result]] = Deferred()
+        if self._closed:
+            d.errback(StoreUnavailable("the store is closed"))
+            return d
+        if len(self._waiting) >= self._max_waiting:
+            d.errback(StoreOverloaded("too many are waiting for the database"))
+            return d
+        self._waiting.append(_Together(rows, self._timer.seconds() + self._patience, d))
         if self._alarm is None:
             self._alarm = self._timer.callLater(self._patience, self._withdraw)
         self._pump()
@@ -118,30 +151,42 @@ class Batcher(Generic[Row, Result]):
         self._pump()
 
     def _one_batch(self, connection: Connection) -> Deferred[None]:
-        taken = [self._waiting.popleft() for _ in range(min(self._max_rows, len(self._waiting)))]
+        taken: list[_Entry[Row, Result]] = []
+        room = self._max_rows
+        while self._waiting and room > 0:
+            entry = self._waiting.popleft()
+            taken.append(entry)
+            room -= len(entry.rows) if isinstance(entry, _Together) else 1
         self._pace.begun(len(taken))
         return self._try(taken, connection, MAX_REPEATS)
 
     def _try(
-        self, entries: list[_Waiting[Row, Result]], connection: Connection, repeats: int
+        self, entries: list[_Entry[Row, Result]], connection: Connection, repeats: int
     ) -> Deferred[None]:
         entries = _wanted(entries)
         if not entries:
             return succeed(None)
-        d = self._send(connection, [entry.row for entry in entries])
+        d = self._send(connection, _rows(entries))
         return d.addCallbacks(
             self._deliver, self._failed, callbackArgs=(entries,), errbackArgs=(entries, connection, repeats)
         )
 
-    def _deliver(self, results: list[Result], entries: list[_Waiting[Row, Result]]) -> None:
-        for entry, result in zip(entries, results, strict=True):
+    def _deliver(self, results: list[Result], entries: list[_Entry[Row, Result]]) -> None:
+        found = iter(results)
+        for entry in entries:
+            if isinstance(entry, _Together):
+                together = list(islice(found, len(entry.rows)))
+                if not entry.done.called:
+                    entry.done.callback(together)
+                continue
+            result = next(found)
             if not entry.done.called:
                 entry.done.callback(result)
 
     def _failed(
         self,
         failure: Failure,
-        entries: list[_Waiting[Row, Result]],
+        entries: list[_Entry[Row, Result]],
         connection: Connection,
         repeats: int,
     ) -> Deferred[None] | None:
@@ -154,7 +199,7 @@ class Batcher(Generic[Row, Result]):
                 entry.done.errback(failure)
         return None
 
-    def _one_by_one(self, entries: list[_Waiting[Row, Result]], connection: Connection) -> Deferred[None]:
+    def _one_by_one(self, entries: list[_Entry[Row, Result]], connection: Connection) -> Deferred[None]:
         def next_one(_: None) -> Deferred[None]:
             if not remaining:
                 return succeed(None)
@@ -188,6 +233,16 @@ class Batcher(Generic[Row, Result]):
             self._alarm = self._timer.callLater(self._waiting[0].until - now, self._withdraw)
 
 
-def _wanted(entries: Iterable[_Waiting[Row, Result]]) -> list[_Waiting[Row, Result]]:
+def _wanted(entries: Iterable[_Entry[Row, Result]]) -> list[_Entry[Row, Result]]:
     """Without those whose result nobody waits for any more."""
     return [entry for entry in entries if not entry.done.called]
+
+
+def _rows(entries: list[_Entry[Row, Result]]) -> list[Row]:
+    rows: list[Row] = []
+    for entry in entries:
+        if isinstance(entry, _Together):
+            rows += entry.rows
+        else:
+            rows.append(entry.row)
+    return rows

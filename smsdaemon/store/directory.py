@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from smsdaemon.domain.model import Client, Connector, Directory, Target
+from smsdaemon.domain.reading import GENERIC
 from smsdaemon.errors import SmsDaemonError, StoreUnavailable
 from smsdaemon.store import directory_queries as queries
 from smsdaemon.store.directory_copy import DirectoryCopy
@@ -24,6 +25,8 @@ CHANNEL = "smsdaemon_directory"
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 COPY_AGAIN_SECONDS = 30.0
+_GENERIC = (GENERIC,)
+_NONE: tuple[str, ...] = ()
 
 
 class DirectorySnapshot:
@@ -226,7 +229,8 @@ async def read_snapshot(run: Run, before: Directory) -> Directory:
 async def _connectors(run: Run, before: dict[str, Connector]) -> dict[str, Connector]:
     connectors: dict[str, Connector] = {}
     async for rows in slices(run, queries.CONNECTORS):
-        for id_, client_id, number, key, target_id, require_token, sender_format, enabled, hashes in rows:
+        for id_, client_id, number, key, target_id, require_token, sender_format, enabled, *more in rows:
+            hashes, providers, secrets, unsigned = more
             connector = Connector(
                 id=id_,
                 client_id=client_id,
@@ -236,6 +240,9 @@ async def _connectors(run: Run, before: dict[str, Connector]) -> dict[str, Conne
                 require_token=require_token,
                 token_hashes=token_hashes(hashes),
                 sender_format=sender_format,
+                providers=_GENERIC if providers is None else tuple(providers),
+                provider_secrets=_NONE if secrets is None else tuple(secrets),
+                unsigned=unsigned,
                 enabled=enabled,
             )
             connectors[key] = _same(before.get(key), connector)

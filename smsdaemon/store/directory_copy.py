@@ -2,7 +2,9 @@
 
 JSON lines: a header with the format's number, an array for each client, target and connector, and at the
 end how many there are and the digest of everything before. Targets' secrets are not in it, as nothing is
-delivered without PostgreSQL; tokens are there as hashes, as in PostgreSQL.
+delivered without PostgreSQL; tokens are there as hashes, as in PostgreSQL. Providers' secrets are in it,
+as signatures could not be checked without them: the file is its owner's only (0600), in a folder that is so
+too (0700).
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from smsdaemon.store.directory_rows import token_hashes
 
 T = TypeVar("T")
 
-FORMAT = 1
+FORMAT = 2
+BEFORE_PROVIDERS = 1
+"""This format can still be read: connectors have no providers, provider_secrets and unsigned there."""
 ROWS_AT_ONCE = 200
 """So that the reactor is held up for a millisecond or two."""
 BYTES_AT_ONCE = 32_768
@@ -162,6 +166,9 @@ def _rows(directory: Directory) -> Iterator[list[Any]]:
             hashes,
             c.sender_format,
             c.enabled,
+            c.providers,
+            c.provider_secrets,
+            c.unsigned,
         ]
 
 
@@ -179,7 +186,7 @@ def _take(line: bytes, directory: Directory, *, first: bool) -> None:
     """Put what the line says into the directory. Raises Unreadable."""
     row = _parsed(line)
     if first:
-        if row != {"format": FORMAT}:
+        if row not in ({"format": FORMAT}, {"format": BEFORE_PROVIDERS}):
             raise Unreadable("it is not in the format of this version")
         return
     try:
@@ -211,7 +218,8 @@ def _target(id_: int, rest: list[Any]) -> Target:
 
 
 def _connector(id_: int, rest: list[Any]) -> Connector:
-    client_id, target_id, number, key, require_token, hashes, sender_format, enabled = rest
+    client_id, target_id, number, key, require_token, hashes, sender_format, enabled, *more = rest
+    providers, secrets, unsigned = more or (("generic",), (), False)
     return Connector(
         id=id_,
         client_id=client_id,
@@ -221,5 +229,8 @@ def _connector(id_: int, rest: list[Any]) -> Connector:
         require_token=require_token,
         token_hashes=token_hashes(memoryview(bytes.fromhex(hashes)) if hashes else None),
         sender_format=sender_format,
+        providers=tuple(providers),
+        provider_secrets=tuple(secrets),
+        unsigned=unsigned,
         enabled=enabled,
     )

@@ -30,11 +30,12 @@ TARGETS = """
     FROM target WHERE removed_at IS NULL ORDER BY id
 """
 
-# The hashes of a connector come as one bytea, 32 bytes each: an array would have to be parsed here.
+# The hashes of a connector come as one bytea, 32 bytes each: an array would have to be parsed here. So
+# would those of providers, which are NULL where they are as nearly all are.
 CONNECTORS = """
     DECLARE directory_rows NO SCROLL CURSOR FOR
     SELECT c.id, c.client_id, c.number, c.number_key, c.target_id, c.require_token, c.sender_format,
-           c.enabled, t.hashes
+           c.enabled, t.hashes, NULLIF(c.providers, '{generic}'), NULLIF(c.provider_secrets, '{}'), c.unsigned
     FROM connector c
     LEFT JOIN (SELECT connector_id, string_agg(hash, ''::bytea ORDER BY hash) AS hashes
                FROM connector_token GROUP BY connector_id) t ON t.connector_id = c.id
@@ -86,20 +87,23 @@ UPDATE_TARGETS = """
 """
 
 CREATE_CONNECTORS = """
-    INSERT INTO connector (client_id, number, number_key, target_id, require_token, sender_format, enabled)
-    SELECT client_id, number, number_key, target_id, require_token, sender_format, enabled
+    INSERT INTO connector (client_id, number, number_key, target_id, require_token, sender_format,
+                           providers, provider_secrets, unsigned, enabled)
+    SELECT client_id, number, number_key, target_id, require_token, sender_format,
+           providers, provider_secrets, unsigned, enabled
     FROM json_to_recordset(%(rows)s) AS n(
         client_id bigint, number text, number_key text, target_id bigint, require_token boolean,
-        sender_format text, enabled boolean)
+        sender_format text, providers text[], provider_secrets text[], unsigned boolean, enabled boolean)
     RETURNING number_key, id
 """
 
 UPDATE_CONNECTORS = """
     UPDATE connector c SET client_id = n.client_id, number = n.number, target_id = n.target_id,
-        require_token = n.require_token, sender_format = n.sender_format, enabled = n.enabled
+        require_token = n.require_token, sender_format = n.sender_format, providers = n.providers,
+        provider_secrets = n.provider_secrets, unsigned = n.unsigned, enabled = n.enabled
     FROM json_to_recordset(%(rows)s) AS n(
         id bigint, client_id bigint, number text, target_id bigint, require_token boolean,
-        sender_format text, enabled boolean)
+        sender_format text, providers text[], provider_secrets text[], unsigned boolean, enabled boolean)
     WHERE c.id = n.id
 """
 

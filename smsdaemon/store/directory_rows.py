@@ -14,11 +14,14 @@ from smsdaemon.domain.directory_changes import (
     TargetKey,
     TargetRow,
 )
+from smsdaemon.domain.reading import GENERIC
 from smsdaemon.store import directory_queries as queries
 from smsdaemon.store.driver import Rows
 from smsdaemon.store.pool import Pool, Run
 
 HASH_BYTES = 32
+_GENERIC = (GENERIC,)
+_NONE: tuple[str, ...] = ()
 
 
 async def slices(run: Run, declare: str) -> AsyncIterator[Rows]:
@@ -89,7 +92,8 @@ async def _connectors(
 ) -> dict[str, ConnectorRow]:
     connectors: dict[str, ConnectorRow] = {}
     async for rows in slices(run, queries.CONNECTORS):
-        for id_, client_id, number, key, target_id, require_token, sender_format, enabled, hashes in rows:
+        for id_, client_id, number, key, target_id, require_token, sender_format, enabled, *more in rows:
+            hashes, providers, secrets, unsigned = more
             connectors[key] = ConnectorRow(
                 id=id_,
                 client=paths[client_id],
@@ -99,6 +103,9 @@ async def _connectors(
                 require_token=require_token,
                 tokens=token_hashes(hashes),
                 sender_format=sender_format,
+                providers=_GENERIC if providers is None else tuple(providers),
+                provider_secrets=_NONE if secrets is None else tuple(secrets),
+                unsigned=unsigned,
                 enabled=enabled,
             )
     return connectors

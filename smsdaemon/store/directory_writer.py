@@ -78,6 +78,9 @@ class DirectoryWriter:
             "target_id": None if row.target is None else self._targets[row.target],
             "require_token": row.require_token,
             "sender_format": row.sender_format,
+            "providers": row.providers,
+            "provider_secrets": row.provider_secrets,
+            "unsigned": row.unsigned,
             "enabled": row.enabled,
         }
 

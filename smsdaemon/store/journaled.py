@@ -15,7 +15,8 @@ conversation comes to. What is in it is moved by journal_mover.Mover.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 from uuid import UUID
 
 from attrs import define
@@ -27,6 +28,7 @@ from twisted.python.failure import Failure
 
 from smsdaemon.domain.model import InboundSMS, Receipt
 from smsdaemon.errors import StoreOverloaded, StoreUnavailable
+from smsdaemon.ports import Offer
 from smsdaemon.store.batch import MAX_ROWS, Batcher
 from smsdaemon.store.journal import Journal, JournalEntry
 from smsdaemon.store.journal_mover import Mover
@@ -43,12 +45,14 @@ _APPEND_SECONDS = 3.0
 
 @define(eq=False)
 class _Accepting:
-    """One SMS that waits for its 200."""
+    """What waits for its 200: one SMS, or several that go together."""
 
-    entry: Acceptance
+    entries: list[Acceptance]
     since: float
-    done: Deferred[Receipt]
-    stored: Deferred[Receipt] | None = None
+    done: Deferred[Any]
+    """Fires with a receipt, or, of several, with a list of them."""
+    together: bool = False
+    stored: Deferred[Any] | None = None
     """While it is on its way to PostgreSQL."""
 
 
@@ -108,7 +112,19 @@ class JournaledMessages:
         if len(self._sent) + len(self._held) >= MAX_WAITING:
             return fail(StoreOverloaded("too many are waiting for the database"))
         entry = self._messages.acceptance(sms, provider_key, lease)
-        waiting = _Accepting(entry, self._timer.seconds(), Deferred())
+        done: Deferred[Receipt] = Deferred()
+        self._accept(_Accepting([entry], self._timer.seconds(), done))
+        return done
+
+    def accept_all(self, batch: Sequence[Offer]) -> Deferred[list[Receipt]]:
+        if len(self._sent) + len(self._held) >= MAX_WAITING:
+            return fail(StoreOverloaded("too many are waiting for the database"))
+        entries = [self._messages.acceptance(*offer) for offer in batch]
+        done: Deferred[list[Receipt]] = Deferred()
+        self._accept(_Accepting(entries, self._timer.seconds(), done, together=True))
+        return done
+
+    def _accept(self, waiting: _Accepting) -> None:
         if self._away and self._journal.usable:
             self._append([waiting])
         elif self._held or self._journal.pending:
@@ -117,7 +133,6 @@ class JournaledMessages:
                 self._append_held()
         else:
             self._send(waiting)
-        return waiting.done
 
     # --- straight to PostgreSQL ---------------------------------------------------------------
 
@@ -125,16 +140,19 @@ class JournaledMessages:
         if not self._sent:
             self._progress_at = self._timer.seconds()
         self._sent.append(waiting)
-        waiting.stored = self._messages.send(waiting.entry)
-        waiting.stored.addCallbacks(
-            self._stored, self._not_stored, callbackArgs=(waiting,), errbackArgs=(waiting,)
-        )
+        stored: Deferred[Any]
+        if waiting.together:
+            stored = self._messages.send_all(waiting.entries)
+        else:
+            stored = self._messages.send(waiting.entries[0])
+        waiting.stored = stored
+        stored.addCallbacks(self._stored, self._not_stored, callbackArgs=(waiting,), errbackArgs=(waiting,))
 
-    def _stored(self, receipt: Receipt, waiting: _Accepting) -> None:
+    def _stored(self, receipts: Any, waiting: _Accepting) -> None:
         self._progress_at = self._timer.seconds()
         waiting.stored = None
         self._forget_sent()
-        waiting.done.callback(receipt)
+        waiting.done.callback(receipts)
 
     def _not_stored(self, failure: Failure, waiting: _Accepting) -> None:
         waiting.stored = None
@@ -173,11 +191,13 @@ class JournaledMessages:
 
     def _append(self, all_waiting: Iterable[_Accepting]) -> None:
         for waiting in all_waiting:
-            d = self._appends.add(_journal_entry(waiting.entry))
+            d = self._appends.add_all([_journal_entry(entry) for entry in waiting.entries])
             d.addCallbacks(self._appended, waiting.done.errback, callbackArgs=(waiting,))
 
-    def _appended(self, named: UUID, waiting: _Accepting) -> None:
-        waiting.done.callback(Receipt(id=named, duplicate=named != waiting.entry.sms.id))
+    def _appended(self, named: list[UUID], waiting: _Accepting) -> None:
+        pairs = zip(named, waiting.entries, strict=True)
+        receipts = [Receipt(id=id, duplicate=id != entry.sms.id) for id, entry in pairs]
+        waiting.done.callback(receipts if waiting.together else receipts[0])
 
     # --- looking after both -------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from smsdaemon.domain.ids import uuid7
 from smsdaemon.domain.model import Delivery, InboundSMS, Receipt
 from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable
-from smsdaemon.ports import Timer, UtcClock
+from smsdaemon.ports import Offer, Timer, UtcClock
 from smsdaemon.store import message_queries as queries
 from smsdaemon.store.batch import MAX_REPEATS, MAX_ROWS, PATIENCE_SECONDS, Batcher
 from smsdaemon.store.driver import Rows
@@ -70,6 +70,9 @@ class PostgresMessages:
     def accept(self, sms: InboundSMS, provider_key: bytes | None, lease: bool) -> Deferred[Receipt]:
         return self.send(self.acceptance(sms, provider_key, lease))
 
+    def accept_all(self, batch: Sequence[Offer]) -> Deferred[list[Receipt]]:
+        return self.send_all([self.acceptance(*offer) for offer in batch])
+
     def acceptance(self, sms: InboundSMS, provider_key: bytes | None, lease: bool) -> Acceptance:
         """What send() takes."""
         now = lease and not self._terms.first_delay_seconds
@@ -78,6 +81,10 @@ class PostgresMessages:
     def send(self, acceptance: Acceptance) -> Deferred[Receipt]:
         """As accept()."""
         return self._batcher.add(acceptance)
+
+    def send_all(self, acceptances: list[Acceptance]) -> Deferred[list[Receipt]]:
+        """As accept_all()."""
+        return self._batcher.add_all(acceptances)
 
     async def replay(self, rows: Sequence[dict[str, Any]]) -> list[str | None]:
         """Store what row() made of acceptances, in their order, once each whatever was stored before.

@@ -8,6 +8,7 @@ from smsdaemon.errors import (
     MalformedRequest,
     NotRoutable,
     RequestRefused,
+    SignatureRefused,
     SmsDaemonError,
     TokenRefused,
     UnknownConnector,
@@ -54,6 +55,8 @@ _OUR_SIDE = Refusal(
     500, "Internal Server Error", _AGAIN_LATER, "the SMS was not stored, please send it again"
 )
 
+_UNAUTHORIZED = Refusal(401, "Unauthorized", ((b"WWW-Authenticate", b'Token realm="SMSReceiver"'),))
+
 _REFUSALS: dict[type[SmsDaemonError], Refusal] = {
     UrlTooLong: Refusal(414, "URI Too Long"),
     MethodNotAllowed: Refusal(405, "Method Not Allowed", ((b"Allow", b"GET, POST"),)),
@@ -63,7 +66,8 @@ _REFUSALS: dict[type[SmsDaemonError], Refusal] = {
     MalformedRequest: Refusal(400, "Bad Request"),
     NoSuchPage: Refusal(404, "Not Found"),
     UnknownConnector: Refusal(404, "Not Found"),
-    TokenRefused: Refusal(401, "Unauthorized", ((b"WWW-Authenticate", b'Token realm="SMSReceiver"'),)),
+    TokenRefused: _UNAUTHORIZED,
+    SignatureRefused: _UNAUTHORIZED,
     NotRoutable: Refusal(502, "Bad Gateway"),
     SmsDaemonError: _OUR_SIDE,
 }

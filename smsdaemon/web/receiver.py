@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 from klein import Klein
@@ -20,7 +20,7 @@ from smsdaemon.ports import Provider
 from smsdaemon.web.answers import TEXT, Answer, accepted
 from smsdaemon.web.errors import MethodNotAllowed, NoSuchPage, PageIsReadOnly
 from smsdaemon.web.request import BoundedRequest, Observe
-from smsdaemon.web.routes import ExactRoutes
+from smsdaemon.web.routes import ExactRoutes, Page
 
 T = TypeVar("T")
 
@@ -48,17 +48,22 @@ class ReceiverPages:
         observe: Observe,
         ready: Callable[[], bool],
         clock: IReactorTime,
+        profile_pages: Mapping[bytes, Page] | None = None,
     ) -> None:
-        """``observe`` is told of every answer of ``/SMSReceiver``; ``ready``: whether we can accept."""
+        """``observe`` is told of every answer of ``/SMSReceiver``; ``ready``: whether we can accept.
+
+        ``profile_pages``: by path, as profile_pages.pages() makes them.
+        """
         self._receiver, self._provider = receiver, provider
         self._observe, self._ready = observe, ready
         self._deadlines: Deadlines[Deferred[Receipt]] = Deadlines(
             seconds=ANSWER_SECONDS, clock=clock, on_late=_too_slow
         )
+        self._profile_pages = profile_pages
 
     def resource(self) -> IResource:
         """The root for a BoundedSite."""
-        return ExactRoutes(self.app)
+        return ExactRoutes(self.app, self._profile_pages)
 
     @app.route("/SMSReceiver")
     def receive(self, request: BoundedRequest) -> Deferred[None]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from urllib.parse import unquote_to_bytes
 
 from klein import Klein
@@ -12,6 +13,8 @@ from twisted.web.server import NOT_DONE_YET
 
 from smsdaemon.web.errors import NoSuchPage
 from smsdaemon.web.request import BoundedRequest
+
+Page = Callable[[BoundedRequest], object]
 
 
 class ExactRoutes(Resource):
@@ -25,9 +28,10 @@ class ExactRoutes(Resource):
 
     isLeaf = True
 
-    def __init__(self, app: Klein) -> None:
+    def __init__(self, app: Klein, pages: Mapping[bytes, Page] | None = None) -> None:
+        """``pages``: by path, what is not the app's; called with the request."""
         super().__init__()
-        self._app = app
+        self._app, self._pages = app, pages or {}
         self._endpoints = {
             rule.rule.encode(): rule.endpoint for rule in app.url_map.iter_rules() if not rule.arguments
         }
@@ -36,6 +40,10 @@ class ExactRoutes(Resource):
     def render(self, request: BoundedRequest) -> int:
         endpoint = self._endpoints.get(request.path)
         if endpoint is None:
+            page = self._pages.get(request.path)
+            if page is not None:
+                page(request)
+                return NOT_DONE_YET
             check_path(request)
             self._others.render(request)
         else:

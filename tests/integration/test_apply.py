@@ -49,7 +49,7 @@ class ApplyTests(ReactorTest):
     async def stored(self) -> str:
         return "".join(render(await stored_directory(self.pool)))
 
-    async def refused(self, text: str, **options: bool) -> list[str]:
+    async def refused(self, text: str, **options: Any) -> list[str]:
         """The problems; fails where the text is applied or where anything is changed all the same."""
         before = await self.stored()
         try:

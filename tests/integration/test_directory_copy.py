@@ -49,6 +49,9 @@ def directory(connectors: int) -> Directory:
             require_token=n % 2 > 0,
             token_hashes=frozenset(hashlib.sha256(b"%d" % m).digest() for m in range(n, n + n % 4)),
             sender_format="as-is" if n % 3 else "e164",
+            providers=("twilio", "generic") if n % 4 else ("generic",),
+            provider_secrets=tuple(f"secret {n} {k}" for k in range(n % 3)),
+            unsigned=n % 5 == 0,
             enabled=n % 11 > 0,
         )
         for n in range(connectors)
@@ -138,11 +141,26 @@ class DirectoryCopyTests(ReactorTest):
             self.assertIsNone(await self.copy.read())
 
     async def test_one_of_another_format_is_not_used(self) -> None:
-        head = json.dumps({"format": 2}).encode() + b"\n"
+        head = json.dumps({"format": 3}).encode() + b"\n"
         end = {"lines": 1, "digest": hashlib.blake2b(head, digest_size=16).hexdigest()}
         self.file.write_bytes(head + json.dumps(end).encode() + b"\n")
         self.assertIsNone(await self.copy.read())
         self.assertIn("format of this version", self.said[0])
+
+    async def test_one_of_before_there_were_providers_can_be_read(self) -> None:
+        lines = b"".join(
+            json.dumps(line).encode() + b"\n"
+            for line in (
+                {"format": 1},
+                ["connector", 1, 1, 1, "+49 1", "491", False, "", "e164", True],
+            )
+        )
+        end = {"lines": 2, "digest": hashlib.blake2b(lines, digest_size=16).hexdigest()}
+        self.file.write_bytes(lines + json.dumps(end).encode() + b"\n")
+        read = await self.copy.read()
+        assert read is not None
+        expected = Connector(id=1, client_id=1, number="+49 1", number_key="491", target_id=1)
+        self.assertEqual(read.connectors, {"491": expected})
 
     async def test_one_that_cannot_be_written_leaves_the_old_one(self) -> None:
         await self.copy.write(directory(10))

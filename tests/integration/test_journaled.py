@@ -220,3 +220,22 @@ class JournaledTests(ReactorTest):
         self.side.gate.open()
         receipt = await self.side.messages.accept(sms(), None, True)
         self.assertEqual(await self.stored(), [str(receipt.id)])
+
+    async def test_what_belongs_together_is_journaled_together_and_moved(self) -> None:
+        self.side.gate.shut("gone")
+        some = [sms(text=f"{n}") for n in range(300)]
+        receipts = await self.side.messages.accept_all([(one, None, False) for one in some])
+        self.assertEqual([receipt.id for receipt in receipts], [one.id for one in some])
+        self.assertEqual(self.side.journal.pending, 300)
+        self.side.gate.open()
+        await self.moved()
+        self.assertEqual(await self.stored(), [str(one.id) for one in some])
+
+    async def test_what_belongs_together_and_hangs_is_stored_once(self) -> None:
+        self.side.gate.shut("unanswered")
+        some = [sms(text=f"{n}") for n in range(3)]
+        receipts = await self.side.messages.accept_all([(one, None, False) for one in some])
+        self.assertEqual([receipt.duplicate for receipt in receipts], [False] * 3)
+        self.side.gate.open(lost=True)
+        await self.moved()
+        self.assertEqual(await self.stored(), [str(one.id) for one in some])

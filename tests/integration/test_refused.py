@@ -136,7 +136,7 @@ class RefusedTest(ReactorTest):
 
     now: datetime | None
 
-    async def apply(self, text: str, **options: bool) -> None:
+    async def apply(self, text: str, **options: Any) -> None:
         await apply_text(self.pool, text, **options)
         self.directory.snapshot = await self.pool.transaction(lambda run: read_snapshot(run, Directory()))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import frozen
 from hypothesis import strategies as st
 
 from smsdaemon.domain.directory_changes import (
@@ -17,6 +18,20 @@ from smsdaemon.domain.directory_values import token_hash
 from smsdaemon.domain.numbers import matching_key
 
 _SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+@frozen
+class UnsigningProvider:
+    """A profile whose requests carry no signature, and which takes any secret for none."""
+
+    signs: bool = False
+    has_scheme: bool = False
+
+    def check_secret(self, secret: str) -> None:
+        raise ValueError("it is of no use")
+
+
+PROVIDERS = {"telnyx": UnsigningProvider(), "twilio": UnsigningProvider()}
 
 
 def row_of(*rows: Any) -> dict[Any, Any]:
@@ -105,6 +120,8 @@ def directories(draw: st.DrawFn) -> StoredDirectory:
             require_token=draw(flag),
             tokens=draw(st.frozensets(st.binary(min_size=32, max_size=32), max_size=2)),
             sender_format=draw(st.sampled_from(["e164", "as-is"])),
+            providers=draw(st.sampled_from([("generic",), ("telnyx",), ("generic", "twilio")])),
+            unsigned=draw(flag),
             enabled=draw(flag),
         )
         for number in spelled

@@ -8,10 +8,12 @@ from typing import cast
 from twisted.internet.interfaces import IReactorTime
 
 from smsdaemon.domain.directory_file import parse
+from smsdaemon.domain.providers import Providers
 from smsdaemon.store.apply import Applied, apply
 from smsdaemon.store.migrate import migrate
 from smsdaemon.store.pool import Pool
 from tests.support.cases import ReactorTest
+from tests.support.directories import PROVIDERS
 from tests.support.postgres import fresh_database
 
 NOW = datetime(2026, 11, 22, 16, 43, 42, tzinfo=UTC)
@@ -30,8 +32,14 @@ async def migrated_pool(test: ReactorTest, size: int = 2) -> tuple[str, Pool]:
 
 
 async def apply_text(
-    pool: Pool, text: str, *, dry_run: bool = False, prune: bool = False, force: bool = False
+    pool: Pool,
+    text: str,
+    *,
+    dry_run: bool = False,
+    prune: bool = False,
+    force: bool = False,
+    providers: Providers = PROVIDERS,
 ) -> Applied:
     """Apply a directory file that is given as its text."""
     file = parse(text.encode(), "test.toml")
-    return await apply(pool, file, dry_run=dry_run, prune=prune, force=force, now=NOW)
+    return await apply(pool, file, dry_run=dry_run, prune=prune, force=force, now=NOW, providers=providers)

@@ -179,3 +179,49 @@ class BatcherTests(UnitTest):
         batcher.close()
         self.failureResultOf(result, StoreUnavailable)
         self.assertEqual(self.bench.clock.getDelayedCalls(), [])
+
+
+class TogetherTests(UnitTest):
+    def setUp(self) -> None:
+        self.bench = Bench()
+
+    def test_rows_that_belong_together_go_in_one_batch_whatever_its_bound(self) -> None:
+        batcher = self.bench.batcher(max_rows=2)
+        one, some, other = batcher.add("a"), batcher.add_all(["b", "c", "d"]), batcher.add("e")
+        self.bench.free_a_connection()
+        self.bench.free_a_connection()
+        self.assertEqual(self.bench.batches, [["a", "b", "c", "d"], ["e"]])
+        self.assertEqual(self.successResultOf(some), ["B", "C", "D"])
+        self.assertEqual([self.successResultOf(one), self.successResultOf(other)], ["A", "E"])
+
+    def test_rows_count_towards_the_bound_of_a_batch_and_not_entries(self) -> None:
+        batcher = self.bench.batcher(max_rows=3)
+        for rows in ("ab", "cd", "ef"):
+            batcher.add_all(list(rows))
+        self.bench.free_a_connection()
+        self.bench.free_a_connection()
+        self.assertEqual(self.bench.batches, [list("abcd"), list("ef")])
+
+    def test_where_one_of_them_is_refused_all_are_and_the_others_are_not(self) -> None:
+        def answer(rows: list[str]) -> Deferred[list[str]]:
+            return fail(StoreRefused("22021")) if "x" in rows else succeed([row.upper() for row in rows])
+
+        self.bench.answer = answer
+        batcher = self.bench.batcher()
+        good, bad, single = batcher.add_all(["a", "b"]), batcher.add_all(["c", "x"]), batcher.add("d")
+        self.bench.free_a_connection()
+        self.assertEqual(self.successResultOf(good), ["A", "B"])
+        self.failureResultOf(bad, StoreRefused)
+        self.assertEqual(self.successResultOf(single), "D")
+        self.assertNotIn(["c"], self.bench.batches)
+
+    def test_what_is_cancelled_or_closed_is_never_sent_in_part(self) -> None:
+        batcher = self.bench.batcher()
+        gone = batcher.add_all(["a", "b"])
+        gone.addErrback(lambda _: None)
+        gone.cancel()
+        closed = batcher.add_all(["c", "d"])
+        batcher.close()
+        self.failureResultOf(closed, StoreUnavailable)
+        self.bench.free_a_connection()
+        self.assertEqual(self.bench.batches, [])

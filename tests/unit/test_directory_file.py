@@ -22,7 +22,7 @@ from smsdaemon.domain.directory_file import DirectoryFile, parse
 from smsdaemon.domain.directory_values import quoted, token_hash
 from smsdaemon.errors import ConfigurationError
 from tests.support.cases import UnitTest
-from tests.support.directories import SHOP, directories, row_of
+from tests.support.directories import PROVIDERS, SHOP, directories, row_of
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 DEMO = Path(__file__).parents[2] / "etc" / "demo.toml"
@@ -67,7 +67,10 @@ class FileTests(UnitTest):
             '[[connector]]\nnumber = "+49 (123)"\nretention_days = 3\nrequire_token = "yes"\n'
             "[[connector]]\nnumber = 49123\n"
         )
-        allowed = "client, number, acd_group, application, require_token, tokens, sender_format, enabled"
+        allowed = (
+            "client, number, acd_group, application, require_token, tokens, sender_format, provider,"
+            " provider_secrets, unsigned, enabled"
+        )
         tables = "[[reseller]], [[client]], [[acd_group]], [[application]], [[connector]]"
         self.assertEqual(
             self.problems(text),
@@ -83,7 +86,7 @@ class FileTests(UnitTest):
         )
 
     def test_keys_of_later_versions_are_unknown(self) -> None:
-        for key in ("provider", "provider_secrets", "unsigned", "allow_from", "retention_days"):
+        for key in ("allow_from", "retention_days"):
             self.assertIn(f'unknown key "{key}"', self.only_problem(self.connector(f"{key} = 1")))
 
     def test_a_table_that_is_no_list_is_refused(self) -> None:
@@ -247,7 +250,14 @@ class ChangesTests(UnitTest):
     """What would change; how it is done is tested in integration/test_apply.py."""
 
     def compare(self, text: str, stored: StoredDirectory = SHOP, prune: bool = False) -> Changes:
-        return changes(read(text), stored, prune=prune, make_secret=lambda: SECRET, show_secrets=True)
+        return changes(
+            read(text),
+            stored,
+            prune=prune,
+            make_secret=lambda: SECRET,
+            show_secrets=True,
+            providers=PROVIDERS,
+        )
 
     def lines(self, text: str, stored: StoredDirectory = SHOP) -> list[str]:
         return [change.line for change in self.compare(text, stored).all()]
@@ -345,7 +355,9 @@ class ExportTests(UnitTest):
     @given(directories())
     def test_an_export_holds_what_is_stored(self, stored: StoredDirectory) -> None:
         file = parse("".join(render(stored)).encode(), "export.toml")
-        found = changes(file, stored, prune=True, make_secret=lambda: SECRET, show_secrets=False)
+        found = changes(
+            file, stored, prune=True, make_secret=lambda: SECRET, show_secrets=False, providers=PROVIDERS
+        )
         rows = len(stored.resellers) + len(stored.clients) + len(stored.targets) + len(stored.connectors)
         self.assertEqual(found, Changes(unchanged=rows))
 
@@ -381,5 +393,7 @@ class ExportTests(UnitTest):
             ),
         )
         file = parse("".join(render(moved)).encode(), "export.toml")
-        found = changes(file, moved, prune=True, make_secret=lambda: SECRET, show_secrets=False)
+        found = changes(
+            file, moved, prune=True, make_secret=lambda: SECRET, show_secrets=False, providers=PROVIDERS
+        )
         self.assertEqual(found, Changes(unchanged=5))

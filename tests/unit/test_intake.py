@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 
 from smsdaemon.domain.ids import time_of, uuid7
 from smsdaemon.domain.model import Client, Connector, Directory, InboundSMS, Receipt, Submission
 from smsdaemon.domain.refused import RefusedSMS
-from smsdaemon.errors import NotRoutable, RequestRefused, StoreUnavailable, TokenRefused, UnknownConnector
+from smsdaemon.errors import (
+    NotRoutable,
+    RequestRefused,
+    SignatureRefused,
+    StoreUnavailable,
+    TokenRefused,
+    UnknownConnector,
+)
 from smsdaemon.intake import Receiver, provider_key
+from smsdaemon.ports import Offer
 from tests.support.cases import UnitTest
 from tests.support.deliveries import delivery, sms, target
 
@@ -30,6 +39,7 @@ class RecordingStore:
         self.leases = True
         self.duplicate = False
         self.down = False
+        self.together = 0
 
     def accept(self, message: InboundSMS, key: bytes | None, lease: bool) -> Deferred[Receipt]:
         if self.down:
@@ -37,6 +47,17 @@ class RecordingStore:
         self.accepted.append((message, key, lease))
         leased = delivery(sms=message) if lease and self.leases and not self.duplicate else None
         return succeed(Receipt(id=message.id, duplicate=self.duplicate, delivery=leased))
+
+    def accept_all(self, batch: Sequence[Offer]) -> Deferred[list[Receipt]]:
+        if self.down:
+            return fail(StoreUnavailable("down"))
+        self.together += 1
+        return succeed([self.successful(self.accept(*offer)) for offer in batch])
+
+    def successful(self, d: Deferred[Receipt]) -> Receipt:
+        found: list[Receipt] = []
+        d.addCallback(found.append)
+        return found[0]
 
     def settle(self, *args: Any) -> Any:
         raise AssertionError("intake settles nothing")
@@ -254,3 +275,71 @@ class ProviderKeyTests(UnitTest):
 
     def test_without_an_id_of_the_provider_nothing_is_a_repeat(self) -> None:
         self.assertIsNone(provider_key(sms(provider_message_id=None)))
+
+
+class TogetherTests(ReceiverTest):
+    """What one request has brought."""
+
+    def receive_all(self, *submissions: Submission, nonces: dict[int, str] | None = None) -> Deferred[Any]:
+        async def gate(connectors: Any) -> dict[int, str]:
+            self.asked.append([connector.id for connector in connectors])
+            if self.refuses:
+                raise SignatureRefused("wrong")
+            return nonces or {}
+
+        self.asked: list[list[int]] = []
+        receiver = Receiver(
+            directory=self.directory,
+            store=self.store,
+            outlet=self.outlet,
+            refusals=self.refusals,
+            utc_now=lambda: NOW,
+            new_id=uuid7,
+            on_accepted=lambda: None,
+        )
+        return ensureDeferred(receiver.receive_all(submissions, gate))
+
+    refuses = False
+
+    def one(self, **fields: Any) -> Submission:
+        return Submission(**{"receiver": "49123123", "sender": "1", "text": "x", **fields})
+
+    def test_all_are_stored_in_one_step_and_the_gate_is_asked_once_for_each_connector(self) -> None:
+        receipts = self.successResultOf(self.receive_all(self.one(text="a"), self.one(text="b")))
+        self.assertEqual(self.store.together, 1)
+        self.assertEqual([m.text for m, _, _ in self.store.accepted], ["a", "b"])
+        self.assertEqual([r.id for r in receipts], [m.id for m, _, _ in self.store.accepted])
+        self.assertEqual(self.asked, [[1]])
+
+    def test_an_unknown_number_comes_before_a_wrong_signature_and_that_before_a_target(self) -> None:
+        self.refuses = True
+        self.change_connector(enabled=False)
+        self.failureResultOf(self.receive_all(self.one(), self.one(receiver="9")), UnknownConnector)
+        self.failureResultOf(self.receive_all(self.one()), SignatureRefused)
+        self.refuses = False
+        self.failureResultOf(self.receive_all(self.one()), NotRoutable)
+        self.assertEqual(self.store.accepted, [])
+
+    def test_a_token_is_asked_for_as_ever(self) -> None:
+        self.change_connector(require_token=True, token_hashes=frozenset({sha256(TOKEN.encode()).digest()}))
+        self.failureResultOf(self.receive_all(self.one(token=TOKEN), self.one()), TokenRefused)
+        self.successResultOf(self.receive_all(self.one(token=TOKEN)))
+
+    def test_another_providers_requests_are_refused_on_every_way(self) -> None:
+        self.change_connector(providers=("twilio",))
+        self.failureResultOf(self.receive(), SignatureRefused)
+        self.failureResultOf(self.receive_all(self.one(provider="vonage")), SignatureRefused)
+        self.successResultOf(self.receive_all(self.one(provider="twilio")))
+
+    def test_a_nonce_is_the_repeats_key_where_there_is_no_id(self) -> None:
+        for nonces in ({1: "n"}, {1: "n"}, {1: "other"}, {}):
+            self.successResultOf(self.receive_all(self.one(), self.one(), nonces=nonces))
+        keys = [key for _, key, _ in self.store.accepted]
+        self.assertEqual(keys[:2], keys[2:4])
+        self.assertEqual(len({*keys[:2], *keys[4:6]}), 4)
+        self.assertEqual(keys[6:], [None, None])
+
+    def test_places_that_were_reserved_are_given_back_where_nothing_is_stored(self) -> None:
+        self.store.down, self.outlet.places = True, 2
+        self.failureResultOf(self.receive_all(self.one(), self.one()), StoreUnavailable)
+        self.assertEqual(self.outlet.places, 2)

@@ -252,10 +252,10 @@ class ProblemTests(SettingsTest):
 
     def test_keys_of_later_stages_are_unknown(self) -> None:
         self.assert_problems(
-            HTTP + '[receiver]\nprofiles = ""\n[admin]\nlisten = ["unix:/a"]\ncertificate = ""\n',
+            HTTP + '[receiver]\ntrusted_proxies = []\n[admin]\nlisten = ["unix:/a"]\ncertificate = ""\n',
             "FILE: admin.certificate: unknown key; allowed: listen",
-            "FILE: receiver.profiles: unknown key; "
-            "allowed: journal, journal_after, max_body_bytes, max_url_bytes",
+            "FILE: receiver.trusted_proxies: unknown key; "
+            "allowed: journal, journal_after, max_body_bytes, max_url_bytes, profiles, public_url",
         )
 
     def test_an_empty_state_folder_is_refused(self) -> None:

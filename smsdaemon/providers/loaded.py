@@ -1,0 +1,86 @@
+"""A profile at work: reads, verifies, answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from smsdaemon.domain.model import Connector, WireRequest
+from smsdaemon.domain.reading import ProviderAnswer, Reading
+from smsdaemon.errors import SignatureRefused
+from smsdaemon.ports import Scheme
+from smsdaemon.providers.profile import Profile
+from smsdaemon.providers.reader import ProfileReader
+
+_KNOWN_SECRETS = 10_000
+
+
+class LoadedProfile:
+    """Also a domain.providers.ProviderTerms."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.name, self.methods, self.signs = profile.name, profile.methods, profile.signs
+        self._reader = ProfileReader(profile)
+        self._usable: dict[tuple[str, ...], Sequence[str]] = {}
+
+    # --- for requests ---------------------------------------------------------------------------
+
+    def read(self, request: WireRequest) -> Reading:
+        return self._reader.read(request)
+
+    def explained(self, request: WireRequest) -> Reading:
+        """As read(), with the steps that led there."""
+        return self._reader.read(request, steps=True)
+
+    def must_verify(self, connector: Connector) -> bool:
+        """Whether the connector takes the request only if it is authentic."""
+        authentication = self.profile.authentication
+        if authentication is None or connector.unsigned:
+            return False
+        return authentication.required or bool(connector.provider_secrets)
+
+    def scheme_and_secrets(self, connector: Connector) -> tuple[Scheme, Sequence[str]]:
+        """What to verify with; only the secrets that are of this profile's scheme.
+
+        Raises SignatureRefused where there is none.
+        """
+        assert self.profile.authentication is not None
+        secrets = self._usable_secrets(connector.provider_secrets)
+        if not secrets:
+            raise SignatureRefused("this receiver has no secret to check signatures with")
+        return self.profile.authentication.scheme, secrets
+
+    def _usable_secrets(self, secrets: tuple[str, ...]) -> Sequence[str]:
+        """A connector may have several profiles, and so secrets for several schemes."""
+        found = self._usable.get(secrets)
+        if found is None:
+            if len(self._usable) > _KNOWN_SECRETS:
+                self._usable.clear()
+            found = self._usable[secrets] = [secret for secret in secrets if self.accepts_secret(secret)]
+        return found
+
+    def success(self, request: WireRequest, reading: Reading, id: str, duplicate: bool) -> ProviderAnswer:
+        return self._reader.success(request, reading, id, duplicate)
+
+    def refusal(self, status: int, detail: str) -> ProviderAnswer | None:
+        return self._reader.refusal(status, detail)
+
+    # --- for the directory ----------------------------------------------------------------------
+
+    @property
+    def has_scheme(self) -> bool:
+        """Whether secrets are of any use."""
+        return self.profile.authentication is not None
+
+    def check_secret(self, secret: str) -> None:
+        """Raises ValueError where it cannot be used; the text does not repeat it."""
+        if self.profile.authentication is not None:
+            self.profile.authentication.scheme.check_secret(secret)
+
+    def accepts_secret(self, secret: str) -> bool:
+        """Whether check_secret() would let it pass."""
+        try:
+            self.check_secret(secret)
+        except ValueError:
+            return False
+        return True

@@ -1,0 +1,187 @@
+"""``/SMSReceiver/<profile>``: a provider's requests, read, checked and answered as its profile says."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NoReturn, Protocol, TypeVar
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from smsdaemon.deferreds import follower
+from smsdaemon.domain.model import Receipt, Submission, WireRequest
+from smsdaemon.domain.reading import ProviderAnswer, Reading
+from smsdaemon.errors import SmsDaemonError, StoreUnavailable, UnsupportedBody
+from smsdaemon.web.answers import Answer
+from smsdaemon.web.errors import MethodNotAllowed, detail, refusal
+from smsdaemon.web.receiver import ANSWER_SECONDS
+from smsdaemon.web.request import BoundedRequest, Observe
+from smsdaemon.web.routes import Page
+
+_T = TypeVar("_T")
+_IDS_TOLD = 50
+"""So many of a batch's ids are in the answer's header."""
+_UNCODED = (b"", b"identity")
+
+
+class Profile(Protocol):
+    """A provider's profile (providers.loaded.LoadedProfile), as far as a page needs it."""
+
+    name: str
+    methods: tuple[str, ...]
+
+    def read(self, request: WireRequest) -> Reading: ...
+    def success(self, request: WireRequest, reading: Reading, id: str, duplicate: bool) -> ProviderAnswer: ...
+    def refusal(self, status: int, detail: str) -> ProviderAnswer | None: ...
+
+
+class Desk(Protocol):
+    """The use case behind the pages (doors.ProfileDesk)."""
+
+    def receive(
+        self, profile: str, request: WireRequest, submissions: Sequence[Submission]
+    ) -> Deferred[list[Receipt]]:
+        """Check that the request is authentic, and store all it has brought."""
+        ...
+
+    def handshake(self, profile: str, request: WireRequest) -> Deferred[ProviderAnswer] | None:
+        """What to answer where the request is a handshake; None where it is none."""
+        ...
+
+    def not_an_sms(self, profile: str, kind: str) -> None:
+        """Something was no SMS, and is only counted."""
+        ...
+
+
+@frozen(kw_only=True)
+class Surroundings:
+    """What all pages share."""
+
+    desk: Desk
+    public_url: str
+    """Up to what stands before ``/SMSReceiver``, "" where requests say it."""
+    observe: Observe
+    clock: IReactorTime
+
+
+def pages(profiles: Sequence[Profile], surroundings: Surroundings, path: str) -> dict[bytes, Page]:
+    """A page for each profile, by its path below ``path``."""
+    return {
+        f"{path}/{profile.name}".encode(): ProfilePage(profile, surroundings).receive for profile in profiles
+    }
+
+
+class ProfilePage:
+    """The page of one profile."""
+
+    def __init__(self, profile: Profile, surroundings: Surroundings) -> None:
+        self._profile, self._around = profile, surroundings
+        self._methods = frozenset(method.encode() for method in profile.methods)
+        self._allow = (b"Allow", ", ".join(profile.methods).encode())
+
+    def receive(self, request: BoundedRequest) -> Deferred[None] | None:
+        """Contract 3 and 8. Whatever goes wrong on the way is answered here."""
+        request.observed_by(self._around.observe)
+        try:
+            wire = self._wire_request(request)
+            shaken = self._around.desk.handshake(self._profile.name, wire)
+            if shaken is not None:
+                return self._answer_when(shaken, request, self._handshake_done)
+            reading = self._profile.read(wire)
+            for name in (*((reading.name,) if reading.name else ()), *reading.ignored):
+                self._around.desk.not_an_sms(self._profile.name, name)
+            if reading.answer is not None:
+                request.answer(_web_answer(reading.answer))
+                return None
+            stored = self._around.desk.receive(self._profile.name, wire, reading.submissions)
+        except SmsDaemonError:
+            self._refuse(Failure(), request)
+            return None
+        return self._answer_when(stored, request, lambda receipts: self._stored(receipts, wire, reading))
+
+    def _answer_when(
+        self, done: Deferred[_T], request: BoundedRequest, answer: Callable[[_T], Answer]
+    ) -> Deferred[None]:
+        # Whoever hangs up cancels the follower only: a write that is cancelled breaks the pool.
+        followed = follower(done)
+        followed.addTimeout(ANSWER_SECONDS, self._around.clock, _too_slow)
+        return followed.addCallback(answer).addCallback(request.answer).addErrback(self._refuse, request)
+
+    def _stored(self, receipts: list[Receipt], wire: WireRequest, reading: Reading) -> Answer:
+        ids = [str(receipt.id) for receipt in receipts]
+        duplicate = all(receipt.duplicate for receipt in receipts)
+        answer = _web_answer(self._profile.success(wire, reading, ids[0], duplicate))
+        told = (b"SMS-Message-Id", ", ".join(ids[:_IDS_TOLD]).encode())
+        return Answer(answer.status, answer.content_type, answer.body, (*answer.headers, told))
+
+    def _handshake_done(self, answer: ProviderAnswer) -> Answer:
+        self._around.desk.not_an_sms(self._profile.name, "handshake")
+        return _web_answer(answer)
+
+    def _refuse(self, failure: Failure, request: BoundedRequest) -> None:
+        if failure.check(CancelledError):
+            return  # the peer is gone
+        error = failure.value or RuntimeError("a failure without an exception")
+        row = refusal(error)
+        rendered = None
+        if isinstance(error, SmsDaemonError):
+            rendered = self._profile.refusal(row.status, detail(error, row))
+        if rendered is None and not isinstance(error, MethodNotAllowed):
+            request.processingFailed(failure)
+            return
+        headers = (self._allow,) if isinstance(error, MethodNotAllowed) else row.headers
+        if rendered is None:
+            rendered = ProviderAnswer(
+                status=row.status,
+                content_type="text/plain; charset=utf-8",
+                body=f"{detail(error, row)}\n".encode(),
+            )
+        answer = _web_answer(rendered)
+        request.answer(Answer(answer.status, answer.content_type, answer.body, (*headers, *answer.headers)))
+
+    def _wire_request(self, request: BoundedRequest) -> WireRequest:
+        """What the profile gets to see; raises in the order of contract 3."""
+        request.check_url()
+        if request.method not in self._methods:
+            allowed = " and ".join(self._profile.methods)
+            raise MethodNotAllowed(f"only {allowed} is allowed here")
+        body = request.body()
+        if body and request.header(b"Content-Encoding").lower() not in _UNCODED:
+            raise UnsupportedBody("the body must not be compressed")
+        return WireRequest(
+            method=request.method.decode(),
+            url=self._url(request),
+            query=request.query,
+            headers={
+                name.lower().decode("latin-1"): tuple(value.decode("latin-1") for value in values)
+                for name, values in request.requestHeaders.getAllRawHeaders()
+            },
+            body=body,
+        )
+
+    def _url(self, request: BoundedRequest) -> str:
+        target = request.uri
+        if not target.startswith(b"/"):
+            target = request.path + (b"?" + request.query if request.query else b"")
+        base = self._around.public_url.rstrip("/")
+        if not base:
+            scheme = "https" if request.isSecure() else "http"
+            base = f"{scheme}://{request.header(b'Host').decode('latin-1')}"
+        return base + target.decode("latin-1")
+
+
+def _web_answer(answer: ProviderAnswer) -> Answer:
+    return Answer(
+        answer.status,
+        answer.content_type.encode("latin-1", "replace"),
+        answer.body,
+        tuple((name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in answer.headers),
+    )
+
+
+def _too_slow(_result: object, seconds: float) -> NoReturn:
+    raise StoreUnavailable(f"the SMS was not stored within {seconds} s")
