@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,23 +19,22 @@ from smsdaemon.domain.backoff import RetryPolicy
 from smsdaemon.domain.model import (
     Answer,
     Attempt,
-    Client,
     Dead,
     Delivered,
     Delivery,
-    Outcome,
     Postponed,
-    Target,
 )
 from smsdaemon.domain.routing import TryAgain, excerpt, read_answer
 from smsdaemon.errors import LeaseLost, NoRoute, StoreRefused, StoreUnavailable, TargetUnreachable
-from smsdaemon.leases import Lease, Leases
+from smsdaemon.leases import Leases
 from smsdaemon.lookout import Lookout
 from smsdaemon.places import Places
 from smsdaemon.ports import Backend, DeliveryObserver, DeliveryStore, DirectorySource, Timer, UtcClock
 from smsdaemon.ready import Ready
+from smsdaemon.runs import Ending, Plan, Run
 from smsdaemon.setbacks import Setbacks
 from smsdaemon.told import Told
+from smsdaemon.turns import AT_ONCE, Turns
 
 SETTLE_AGAIN_SECONDS = 0.5
 
@@ -52,36 +51,6 @@ class Terms:
     lease_seconds: float
     breaker_failures: int = 10
     """In a row, after which a target is left alone."""
-
-
-@define(eq=False)
-class _Run:
-    """One delivery in this process, from its lease until it was settled."""
-
-    delivery: Delivery
-    claimed: bool
-    """The store has looked at the target's breaker; this may be its probe."""
-    began_at: float
-    lease: Lease = field(init=False)
-    chain: Deferred[Any] | None = None
-    """None while it waits for a place."""
-    ended: bool = False
-    """The attempt is over and its place free; only its outcome is to be recorded."""
-    lost: bool = False
-    """To another, and counted."""
-
-
-@frozen
-class _Plan:
-    run: _Run
-    target: Target
-    client: Client
-
-
-@frozen
-class _Ending:
-    outcome: Outcome
-    attempt: Attempt | None
 
 
 class Dispatcher:
@@ -106,7 +75,8 @@ class Dispatcher:
         self._setbacks = Setbacks(retry=terms.retry, timer=timer, jitter=jitter)
         self._log = Logger(namespace="smsdaemon.dispatch")
         self._places = Places(per_target=terms.per_target, in_all=terms.in_all)
-        self._ready: Ready[_Run] = Ready(timer.seconds)
+        self._ready: Ready[Run] = Ready(timer.seconds)
+        self._turns: Turns[Run] = Turns(timer=timer, at_once=AT_ONCE, begin=self._begin_now)
         self._leases = Leases(keep=store.keep, timer=timer, seconds=terms.lease_seconds)
         self._lookout = Lookout(
             store=store,
@@ -122,8 +92,8 @@ class Dispatcher:
         self._breakers = Breakers(
             store=store, timer=timer, failures=terms.breaker_failures, on_closed=self.look
         )
-        self._runs: set[_Run] = set()
-        self._unrecorded: set[_Run] = set()
+        self._runs: set[Run] = set()
+        self._unrecorded: set[Run] = set()
         self._running = False
         self._drained: Deferred[None] | None = None
 
@@ -140,6 +110,7 @@ class Dispatcher:
         self._running = False
         self._lookout.stop()
         self._breakers.stop()
+        self._turns.begin_all()
         for run in self._ready.take_all():
             self._begin_or_wait(run)  # which gives it back
         drained: Deferred[None] = Deferred()
@@ -157,7 +128,7 @@ class Dispatcher:
 
     def _cut_off(self) -> None:
         for run in list(self._runs):
-            _cancel(run)
+            run.cancel()
 
     def _check_drained(self) -> None:
         if self._drained is not None and not self._runs and not self._lookout.looking:
@@ -201,7 +172,7 @@ class Dispatcher:
     def _begin_claimed(self, delivery: Delivery) -> None:
         self._begin_or_wait(self._run(delivery, claimed=True))
 
-    def _begin_or_wait(self, run: _Run) -> None:
+    def _begin_or_wait(self, run: Run) -> None:
         """Attempt it now, or as soon as its target has a place."""
         delivery = run.delivery
         if not self._running or self._places.has_one(delivery.target_id):
@@ -215,22 +186,31 @@ class Dispatcher:
         while self._places.has_one(target_id) and (run := self._ready.take(target_id)) is not None:
             if not run.lost:
                 run.claimed = False  # its breaker may have opened since the store looked at it
-                run.began_at = self._timer.seconds()
                 self._begin_or_wait(run)
 
-    def _run(self, delivery: Delivery, *, claimed: bool) -> _Run:
-        run = _Run(delivery, claimed=claimed, began_at=self._timer.seconds())
+    def _run(self, delivery: Delivery, *, claimed: bool) -> Run:
+        run = Run(delivery, claimed=claimed, began_at=self._timer.seconds())
         run.lease = self._leases.hold(delivery, lambda: self._lose(run))
         return run
 
-    def _begin(self, run: _Run) -> None:
+    def _begin(self, run: Run) -> None:
         self._runs.add(run)
+        if self._running:
+            self._turns.begin(run)
+        else:
+            self._begin_now(run)
+
+    def _begin_now(self, run: Run) -> None:
+        run.began_at = self._timer.seconds()
+        if run.lost:
+            self._ended(None, run)
+            return
         run.chain = chain = self._attempt(run)
         chain.addBoth(self._ended, run)
 
     # --- the chain ----------------------------------------------------------------------------
 
-    def _attempt(self, run: _Run) -> Deferred[Any]:
+    def _attempt(self, run: Run) -> Deferred[Any]:
         d: Deferred[Any] = succeed(run)
         d.addCallback(self._plan)
         d.addCallback(self._deliver)
@@ -238,28 +218,28 @@ class Dispatcher:
         d.addCallback(self._settle, run)
         return d
 
-    def _plan(self, run: _Run) -> _Plan:
+    def _plan(self, run: Run) -> Plan:
         directory = self._directory.current()
         target = directory.targets.get(run.delivery.target_id)
         client = None if target is None else directory.clients.get(target.client_id)
         if target is None or client is None:
             raise NoRoute("the target was removed from the directory")
         self._setbacks.known(target.id)
-        return _Plan(run, target, client)
+        return Plan(run, target, client)
 
-    def _deliver(self, plan: _Plan) -> _Ending | Deferred[_Ending]:
+    def _deliver(self, plan: Plan) -> Ending | Deferred[Ending]:
         run, target = plan.run, plan.target
         left_alone = self._breakers.is_open(target.id) and not run.claimed
         if not self._running or not target.enabled or left_alone:
-            return _Ending(_GIVEN_BACK, None)
+            return Ending(_GIVEN_BACK, None)
         backend = self._backends.get(target.url.partition(":")[0].lower())
         if backend is None:
-            return _Ending(Dead(reason="there is no backend for the scheme of the target's URL"), None)
+            return Ending(Dead(reason="there is no backend for the scheme of the target's URL"), None)
         run.lease.check()
         d = backend.deliver(run.delivery, target, plan.client, run.lease.check)
         return d.addCallback(self._ending_of_answer, plan)
 
-    def _ending_of_answer(self, answer: Answer, plan: _Plan) -> _Ending:
+    def _ending_of_answer(self, answer: Answer, plan: Plan) -> Ending:
         run, directory, now = plan.run, self._directory.current(), self._utc_now()
         self._ready.answered(plan.target.id)
         attempt = Attempt(seconds=self._seconds(run), status=answer.status, answer=excerpt(answer.body))
@@ -267,39 +247,39 @@ class Dispatcher:
         if isinstance(meaning, TryAgain):
             self._breakers.failed(plan.target.id, meaning.reason)
             again = self._setbacks.failed(run.delivery, attempt.seconds, meaning.reason, meaning.retry_after)
-            return _Ending(again, attempt)
+            return Ending(again, attempt)
         self._breakers.succeeded(plan.target.id)
-        return _Ending(meaning, attempt)
+        return Ending(meaning, attempt)
 
-    def _ending_of_failure(self, failure: Failure, run: _Run) -> _Ending | None:
+    def _ending_of_failure(self, failure: Failure, run: Run) -> Ending | None:
         """What becomes of a delivery that got no answer; None: it is another's."""
         error = failure.value
         if run.lost:
             return None
         if isinstance(error, LeaseLost):  # nothing was sent; if it is still ours after all, all the better
             self._count_lost(run, "before the target was called")
-            return _Ending(_GIVEN_BACK, None)
+            return Ending(_GIVEN_BACK, None)
         if isinstance(error, NoRoute):
-            return _Ending(self._setbacks.nowhere_to_go(run.delivery.target_id, str(error)), None)
+            return Ending(self._setbacks.nowhere_to_go(run.delivery.target_id, str(error)), None)
         seconds = self._seconds(run)
         attempt = Attempt(seconds=seconds)
         failed = self._setbacks.failed
         if not self._running and not isinstance(error, TargetUnreachable):
-            return _Ending(failed(run.delivery, seconds, "cut off by shutdown"), attempt)
+            return Ending(failed(run.delivery, seconds, "cut off by shutdown"), attempt)
         if isinstance(error, TargetUnreachable):
             if self._running:
                 self._breakers.failed(run.delivery.target_id, str(error))
-            return _Ending(failed(run.delivery, seconds, str(error)), attempt)
+            return Ending(failed(run.delivery, seconds, str(error)), attempt)
         # A bug of ours. The SMS is not lost: it comes again.
         self._log.failure("attempt of delivery {id} failed", failure=failure, id=run.delivery.id)
-        return _Ending(failed(run.delivery, seconds, f"internal error: {type(error).__name__}"), attempt)
+        return Ending(failed(run.delivery, seconds, f"internal error: {type(error).__name__}"), attempt)
 
-    def _seconds(self, run: _Run) -> float:
+    def _seconds(self, run: Run) -> float:
         return max(0.0, self._timer.seconds() - run.began_at)
 
     # --- recording ----------------------------------------------------------------------------
 
-    def _settle(self, ending: _Ending | None, run: _Run) -> Deferred[Delivery | None] | None:
+    def _settle(self, ending: Ending | None, run: Run) -> Deferred[Delivery | None] | None:
         self._end(run)
         if ending is None:
             return None
@@ -308,7 +288,7 @@ class Dispatcher:
             self._settled, self._not_settled, callbackArgs=(run, ending), errbackArgs=(run, ending)
         )
 
-    def _end(self, run: _Run) -> None:
+    def _end(self, run: Run) -> None:
         """The attempt is over: its place is another's, whenever its outcome will have been recorded."""
         if not run.ended:
             run.ended = True
@@ -317,7 +297,7 @@ class Dispatcher:
             self._begin_ready(target_id)
             self._lookout.look_if_worth(target_id)
 
-    def _settled(self, next_one: Delivery | None, run: _Run, ending: _Ending) -> Delivery | None:
+    def _settled(self, next_one: Delivery | None, run: Run, ending: Ending) -> Delivery | None:
         outcome = ending.outcome
         self._told.ended(run.delivery, outcome)
         if isinstance(outcome, Postponed):
@@ -328,7 +308,7 @@ class Dispatcher:
         return next_one
 
     def _not_settled(
-        self, failure: Failure, run: _Run, ending: _Ending
+        self, failure: Failure, run: Run, ending: Ending
     ) -> Deferred[Delivery | None] | Delivery | None:
         """Try until it is known: an outcome that is not recorded is a second delivery.
 
@@ -358,21 +338,21 @@ class Dispatcher:
         again.addErrback(no_more)
         return again.addCallback(lambda _: self._settle(ending, run))
 
-    def _lose(self, run: _Run) -> None:
+    def _lose(self, run: Run) -> None:
         """The lease is another's: what goes on must end, and its outcome counts no more."""
         if run.ended:
             return  # whether it could be recorded is the store's to say
         self._count_lost(run, "during its attempt")
-        _cancel(run)
+        run.cancel()
 
-    def _count_lost(self, run: _Run, when: str) -> None:
+    def _count_lost(self, run: Run, when: str) -> None:
         if run.lost:
             return
         run.lost = True
         self._observer.lease_lost()
         self._log.warn("delivery {id}: the lease was lost {when}", id=run.delivery.id, when=when)
 
-    def _ended(self, result: Any, run: _Run) -> None:
+    def _ended(self, result: Any, run: Run) -> None:
         delivery = run.delivery
         self._runs.discard(run)
         self._unrecorded.discard(run)
@@ -386,8 +366,3 @@ class Dispatcher:
         elif result is not None:
             self._begin_or_wait(self._run(result, claimed=False))
         self._check_drained()
-
-
-def _cancel(run: _Run) -> None:
-    if run.chain is not None:
-        run.chain.cancel()

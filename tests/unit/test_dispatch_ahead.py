@@ -7,8 +7,44 @@ from twisted.internet.defer import Deferred, fail
 from smsdaemon.domain.model import Answer, Delivery, Postponed
 from smsdaemon.errors import TargetUnreachable
 from smsdaemon.ready import MOMENT_SECONDS
+from smsdaemon.turns import AT_ONCE
 from tests.support.deliveries import sms
 from tests.unit.test_dispatch import START, DispatcherTest
+
+
+class TurnTests(DispatcherTest):
+    def test_of_many_that_become_free_at_once_some_begin_and_the_others_in_the_next_turns(self) -> None:
+        self.dispatcher = self.make(per_target=20)
+        self.dispatcher.start()
+        self.backend.answer = Deferred
+        for _ in range(20):
+            self.dispatcher.reserve(1, 1)
+            self.dispatcher.take(self.one())
+        self.assertEqual(len(self.backend.attempts), AT_ONCE)
+        self.clock.advance(0)  # as many turns as it takes
+        self.assertEqual(len(self.backend.attempts), 20)
+
+    def test_stopping_gives_back_what_waits_for_its_turn(self) -> None:
+        self.dispatcher.stop(5)
+        self.dispatcher = self.make(per_target=20)
+        self.dispatcher.start()
+        answers: list[Deferred[Answer]] = []
+
+        def later() -> Deferred[Answer]:
+            answers.append(Deferred())
+            return answers[-1]
+
+        self.backend.answer = later
+        for _ in range(20):
+            self.dispatcher.reserve(1, 1)
+            self.dispatcher.take(self.one())
+        stopped = self.dispatcher.stop(5)
+        for answer in answers:
+            answer.callback(Answer(status=200))
+        self.successResultOf(stopped)
+        self.assertEqual(len(answers), AT_ONCE)
+        self.assertEqual(len(self.store.outcomes), 20)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class AheadTests(DispatcherTest):
@@ -28,6 +64,7 @@ class AheadTests(DispatcherTest):
         self.clock.advance(MOMENT_SECONDS)
         for _ in range(count):
             self.attempt()
+            self.clock.advance(0)
         self.be_slow()
         self.clock.advance(MOMENT_SECONDS)
 
@@ -54,6 +91,7 @@ class AheadTests(DispatcherTest):
         self.assertEqual(len(self.backend.attempts) - began, 4)
         for n in range(9):
             self.answers[n].callback(Answer(status=200))
+            self.clock.advance(0)
             self.assertEqual(len(self.backend.attempts) - began, min(9, 5 + n))
         self.assertEqual(len(self.store.outcomes), 20 + 9)
 
@@ -73,6 +111,7 @@ class AheadTests(DispatcherTest):
         self.backend.answer = lambda: fail(TargetUnreachable("connection refused"))
         for n in range(4):
             self.answers[n].errback(TargetUnreachable("connection refused"))
+            self.clock.pump([0, 0, 0])
         self.assertLess(len(self.backend.attempts) - began, 12)
         given_back = [
             outcome
