@@ -151,14 +151,16 @@ class Dispatcher:
     # --- ports.Outlet -------------------------------------------------------------------------
 
     def reserve(self, target_id: int, connector_id: int) -> bool:
-        return (
-            self._running
-            and not self._breakers.is_open(target_id)
-            and self._places.reserve(target_id, connector_id)
-        )
+        if not self._running or self._breakers.is_open(target_id):
+            return False
+        if self._places.reserve(target_id, connector_id) or self._ready.reserve(target_id, connector_id):
+            return True
+        self._places.refused(target_id)
+        return False
 
     def release(self, target_id: int, connector_id: int) -> None:
-        self._places.free(target_id, connector_id)
+        if not self._ready.release(target_id, connector_id):
+            self._places.free(target_id, connector_id)
 
     def queued(self, target_id: int) -> None:
         if not self._breakers.is_open(target_id):
@@ -166,8 +168,11 @@ class Dispatcher:
             self._lookout.look_if_worth(target_id)
 
     def take(self, delivery: Delivery) -> None:
-        """Attempt a delivery in a place that was reserved; the place is free when that has ended."""
-        self._begin(self._run(delivery, claimed=False))
+        run = self._run(delivery, claimed=False)
+        if self._ready.release(delivery.target_id, delivery.sms.connector_id):
+            self._begin_or_wait(run)
+        else:
+            self._begin(run)
 
     def _begin_claimed(self, delivery: Delivery) -> None:
         self._begin_or_wait(self._run(delivery, claimed=True))

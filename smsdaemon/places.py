@@ -44,7 +44,6 @@ class Places:
             self._taken_of[target_id, connector_id] >= self._three_quarters
             and self._users_of(target_id) - {connector_id}
         ):
-            self._more.setdefault(target_id, 1)
             return False
         self.take(target_id, connector_id)
         return True
@@ -62,8 +61,8 @@ class Places:
 
     def free(self, target_id: int, connector_id: int) -> None:
         self._total -= 1
-        _one_less(self._taken, target_id)
-        _one_less(self._taken_of, (target_id, connector_id))
+        one_less(self._taken, target_id)
+        one_less(self._taken_of, (target_id, connector_id))
 
     def forget_users(self) -> None:
         """What was not used since the call before this one counts no more as used recently."""
@@ -92,6 +91,10 @@ class Places:
             return self._per_target
         left = 2 * free / self._in_all
         return max(min(1, free), int(self._per_target * left * left))
+
+    def refused(self, target_id: int) -> None:
+        """Note that something will be pending for the target which was not taken."""
+        self._more.setdefault(target_id, 1)
 
     def waits(self, target_id: int) -> None:
         """Note that one more is pending for the target which was not taken."""
@@ -139,7 +142,7 @@ class Places:
         return self._users.get(target_id, set()) | self._users_before.get(target_id, set())
 
 
-def _one_less(counts: Counter[K], key: K) -> None:
+def one_less(counts: Counter[K], key: K) -> None:
     """What is down to nothing is forgotten, or every target ever would be remembered."""
     counts[key] -= 1
     if not counts[key]:

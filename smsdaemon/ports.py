@@ -260,11 +260,11 @@ class Outlet(Protocol):
     """Where accepted SMS go on: the dispatcher, as the intake sees it."""
 
     def reserve(self, target_id: int, connector_id: int) -> bool:
-        """Whether an attempt could start now; if so its place is kept until take() or release()."""
+        """Whether an attempt could start now or soon; if so its room is kept until take() or release()."""
         ...
 
     def release(self, target_id: int, connector_id: int) -> None:
-        """Give back a place that was reserved."""
+        """Give back what was reserved."""
         ...
 
     def queued(self, target_id: int) -> None:
@@ -272,7 +272,7 @@ class Outlet(Protocol):
         ...
 
     def take(self, delivery: Delivery) -> None:
-        """Begin the attempt of a delivery that was leased in a reserved place."""
+        """Attempt a delivery that was leased in reserved room."""
         ...
 
 

@@ -6,6 +6,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from smsdaemon.places import one_less
+
 T = TypeVar("T")
 
 MOMENT_SECONDS = 0.1
@@ -22,6 +24,9 @@ class Ready(Generic[T]):
         """``seconds``: a clock that never goes back."""
         self._seconds = seconds
         self._queues: dict[int, deque[T]] = {}
+        self._reserved: Counter[int] = Counter()
+        self._reserved_by: Counter[tuple[int, int]] = Counter()
+        """By target and connector."""
         self._answers: Counter[int] = Counter()
         self._answers_before: Counter[int] = Counter()
         self._moment_ends = seconds() + MOMENT_SECONDS
@@ -37,9 +42,25 @@ class Ready(Generic[T]):
         return self._answers_before[target_id]
 
     def waiting(self, target_id: int) -> int:
-        """How many do."""
+        """How many do, or will: what is reserved counts."""
         queue = self._queues.get(target_id)
-        return 0 if queue is None else len(queue)
+        return self._reserved[target_id] + (0 if queue is None else len(queue))
+
+    def reserve(self, target_id: int, connector_id: int) -> bool:
+        """Whether one more may wait; if so there is room for it until release()."""
+        if self.waiting(target_id) >= self.may_wait(target_id):
+            return False
+        self._reserved[target_id] += 1
+        self._reserved_by[target_id, connector_id] += 1
+        return True
+
+    def release(self, target_id: int, connector_id: int) -> bool:
+        """Give room back that was reserved; says whether there was any."""
+        if not self._reserved_by[target_id, connector_id]:
+            return False
+        one_less(self._reserved, target_id)
+        one_less(self._reserved_by, (target_id, connector_id))
+        return True
 
     def add(self, target_id: int, one: T) -> None:
         self._queues.setdefault(target_id, deque()).append(one)

@@ -95,6 +95,21 @@ class AheadTests(DispatcherTest):
             self.assertEqual(len(self.backend.attempts) - began, min(9, 5 + n))
         self.assertEqual(len(self.store.outcomes), 20 + 9)
 
+    def test_what_is_accepted_beyond_the_places_may_wait_for_one_with_its_lease(self) -> None:
+        self.be_quick_for_a_moment(20)
+        began = len(self.backend.attempts)
+        several = self.several(30)
+        taken = [one for one in several if self.dispatcher.reserve(1, 1)]
+        self.assertEqual(len(taken), 4 + 20)
+        for one in taken:
+            self.dispatcher.take(one)
+        self.clock.advance(0)
+        self.assertEqual(len(self.backend.attempts) - began, 4)
+        for n in range(24):
+            self.answers[n].callback(Answer(status=200))
+            self.clock.advance(0)
+        self.assertEqual(len(self.backend.attempts) - began, 24)
+
     def test_a_place_is_free_with_the_answer_and_not_only_when_that_is_recorded(self) -> None:
         self.be_slow()
         self.claim(5)

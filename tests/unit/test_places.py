@@ -34,7 +34,8 @@ class PlacesTests(UnitTest):
     def test_a_refused_target_is_worth_a_look_when_a_quarter_of_its_places_is_free(self) -> None:
         places = Places(per_target=4, in_all=10)
         for _ in range(5):
-            places.reserve(1, 1)
+            if not places.reserve(1, 1):
+                places.refused(1)
         self.assertFalse(places.worth_a_look(1))
         places.free(1, 1)
         self.assertTrue(places.worth_a_look(1))
@@ -42,7 +43,7 @@ class PlacesTests(UnitTest):
     def test_a_target_with_one_place_is_worth_a_look_when_that_is_free(self) -> None:
         places = Places(per_target=1, in_all=10)
         places.reserve(1, 1)
-        places.reserve(1, 1)
+        places.refused(1)
         places.free(1, 1)
         self.assertTrue(places.worth_a_look(1))
 

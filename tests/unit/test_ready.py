@@ -36,6 +36,17 @@ class ReadyTests(UnitTest):
         self.now += 10 * MOMENT_SECONDS
         self.assertEqual(self.ready.may_wait(1), 0)
 
+    def test_room_can_be_reserved_and_given_back(self) -> None:
+        self.answers(1, 2)
+        self.now += MOMENT_SECONDS
+        self.ready.add(1, "a")
+        self.assertTrue(self.ready.reserve(1, 7))
+        self.assertFalse(self.ready.reserve(1, 7))
+        self.assertFalse(self.ready.reserve(2, 7))
+        self.assertEqual(self.ready.waiting(1), 2)
+        self.assertEqual([self.ready.release(1, 8), self.ready.release(1, 7)], [False, True])
+        self.assertEqual([self.ready.waiting(1), self.ready.release(1, 7)], [1, False])
+
     def test_who_has_waited_longest_for_a_target_is_taken_first(self) -> None:
         for one in "abc":
             self.ready.add(1, one)
