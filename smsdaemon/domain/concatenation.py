@@ -105,23 +105,24 @@ class PastPart:
     concatenation_id: UUID
     provider_message_id: str | None
     recent: bool
-    """It ended a short while ago, so that the same again is a repeat whatever its provider calls it."""
+    """It ended a short while ago, so that the same without an id of the provider's is a repeat."""
 
 
 def repeated(sms: InboundSMS, waiting: Concatenation | None, past: Sequence[PastPart]) -> UUID | None:
     """The concatenation that has this part already; None: it is new.
 
-    References come again: the same content under another id of the provider's counts as a part of what
-    waits now rather than as a repeat of what has ended, so that nothing is missing from that.
+    References come again: the same content under another id of the provider's is a repeat only of what
+    waits, and where it is missing from that, it is rather a part of it than a repeat of what has ended.
     """
+    named = sms.provider_message_id is not None
     for other in past:
-        same_id = sms.provider_message_id is not None and sms.provider_message_id == other.provider_message_id
-        if same_id or other.id == sms.id:
+        if other.id == sms.id or (named and sms.provider_message_id == other.provider_message_id):
             return other.concatenation_id
     if waiting is not None:
         same = waiting.parts.get(part_of(sms).number)
         return waiting.id if same is not None and digest_of(same) == digest_of(sms) else None
-    return next((other.concatenation_id for other in past if other.recent), None)
+    unnamed = (other for other in past if not (named and other.provider_message_id is not None))
+    return next((other.concatenation_id for other in unnamed if other.recent), None)
 
 
 # --- joining ----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ would not do: there is no row yet when two parts of an SMS come at once.
 KNOWN_FOR = "7 days"
 """As long as any repeat (message_queries.REPEATS_ARE_KNOWN_FOR)."""
 KNOWN_WITHOUT_ID_FOR = "1 hour"
-"""A part that comes again without its provider's id, or under another one."""
+"""A part that comes again without an id of its provider's."""
 
 # A process that is stopped in between must not hold up a conversation for longer than one statement may.
 BOUND = "SET LOCAL idle_in_transaction_session_timeout = 2500"

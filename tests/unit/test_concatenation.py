@@ -165,11 +165,17 @@ class RepeatTests(UnitTest):
         self.assertEqual(repeated(sms, None, self.past("p", recent=False)), self.OLD)
         self.assertEqual(repeated(sms, begun(part("b", 2)), self.past("p", recent=False)), self.OLD)
 
-    def test_under_another_id_or_none_for_a_short_while(self) -> None:
-        for message_id in ("q", None):
-            sms = part("a", 1, provider_message_id="p")
-            self.assertEqual(repeated(sms, None, self.past(message_id, recent=True)), self.OLD)
-            self.assertIsNone(repeated(sms, None, self.past(message_id, recent=False)))
+    def test_without_one_for_a_short_while(self) -> None:
+        for now, then in (("p", None), (None, "p"), (None, None)):
+            sms = part("a", 1, provider_message_id=now)
+            self.assertEqual(repeated(sms, None, self.past(then, recent=True)), self.OLD)
+            self.assertIsNone(repeated(sms, None, self.past(then, recent=False)))
+
+    def test_under_another_one_only_while_the_others_wait(self) -> None:
+        sms = part("a", 1, provider_message_id="p")
+        waiting = begun(part("a", 1, provider_message_id="q"))
+        self.assertEqual(repeated(sms, waiting, []), waiting.id)
+        self.assertIsNone(repeated(sms, None, self.past("q", recent=True)))
 
     def test_what_is_missing_from_what_waits_is_rather_a_part_of_that(self) -> None:
         self.assertIsNone(repeated(part("a", 1), begun(part("b", 2)), self.past(None, recent=True)))
