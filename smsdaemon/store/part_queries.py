@@ -10,8 +10,9 @@ KNOWN_FOR = "7 days"
 KNOWN_WITHOUT_ID_FOR = "1 hour"
 """A part that comes again without an id of its provider's."""
 
-# A process that is stopped in between must not hold up a conversation for longer than one statement may.
-BOUND = "SET LOCAL idle_in_transaction_session_timeout = 2500"
+# A process that is stopped in between must not hold up a conversation, and all that is settled with it,
+# until it goes on: that is less than the time a batch behind it is waited for.
+BOUND = "SET LOCAL idle_in_transaction_session_timeout = 1000"
 
 LOCK = """
 SELECT pg_advisory_xact_lock(%(class)s, lock)

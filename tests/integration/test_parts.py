@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import ensureDeferred, gatherResults
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
 from smsdaemon.domain.model import Delivered, InboundSMS, Receipt
-from smsdaemon.errors import StoreRefused
+from smsdaemon.errors import StoreRefused, StoreUnavailable
 from smsdaemon.store.concatenations import Patience, forget_concatenations, give_up_overdue
-from smsdaemon.store.pool import Pool
+from smsdaemon.store.parts import Arrival, place
+from smsdaemon.store.pool import Pool, Run
 from tests.support.cases import ReactorTest
 from tests.support.leasing import Store, make_store
 from tests.support.sms_parts import part, raw_part
@@ -25,12 +26,15 @@ class PartsTest(ReactorTest):
         self.dsn, self.pool = await migrated_pool(self, size=4)
         self.store = make_store(self, self.pool)
 
-    def another_store(self) -> Store:
-        """Of another node, so to say."""
+    def another_pool(self) -> Pool:
         pool = Pool(dsn=self.dsn, size=4, reactor=reactor, statement_timeout=5.0)
         self.addCleanup(pool.close)
         pool.start()
-        return make_store(self, pool, holder="there:1")
+        return pool
+
+    def another_store(self) -> Store:
+        """Of another node, so to say."""
+        return make_store(self, self.another_pool(), holder="there:1")
 
     async def accept(self, sms: InboundSMS, lease: bool = True) -> Receipt:
         return await self.store.accept(sms, None, lease)
@@ -107,6 +111,28 @@ class AcceptTests(PartsTest):
             [self.store.accept(sms, None, False).addErrback(lambda f: f.type) for sms in given]
         )
         self.assertEqual(outcomes[1], StoreRefused)
+        self.assertEqual([text for text, *_ in await self.stored()], ["ab"])
+
+    async def test_a_process_that_stops_in_between_keeps_others_waiting_for_a_moment_only(self) -> None:
+        stopped = self.another_pool()
+        sms = part("a", 1)
+        begun: Deferred[None] = Deferred()
+        goes_on: Deferred[None] = Deferred()
+        self.addCleanup(goes_on.callback, None)
+
+        async def stops(run: Run) -> None:
+            await place(run, [Arrival(n=0, sms=sms, delivery_id=sms.id)])
+            begun.callback(None)
+            await goes_on
+
+        stopped.transaction(stops).addErrback(lambda failure: failure.trap(StoreUnavailable))
+        await begun
+        began = reactor.seconds()
+        receipts = await gatherResults(
+            [self.store.accept(part(t, n), None, False) for t, n in [("a", 1), ("b", 2)]]
+        )
+        self.assertEqual([receipt.duplicate for receipt in receipts], [False, False])
+        self.assertLess(reactor.seconds() - began, 2.0)
         self.assertEqual([text for text, *_ in await self.stored()], ["ab"])
 
     async def test_without_parts_nothing_of_this_is_asked(self) -> None:
