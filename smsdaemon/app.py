@@ -17,6 +17,7 @@ from smsdaemon.providers.catalogue import load as load_profiles
 from smsdaemon.settings import Settings
 from smsdaemon.statedir import DaemonLock, make_state_dir
 from smsdaemon.status_file import StatusFile
+from smsdaemon.store.concatenations import Patience
 from smsdaemon.store.embedded import EmbeddedPostgres, problems
 from smsdaemon.store.safety import GuaranteeInForce
 from smsdaemon.upkeep import Upkeep
@@ -105,10 +106,17 @@ def _parts(
         embedded=embedded,
         pool=pool,
         guarantee=guarantee,
-        upkeep=Upkeep(pool=pool, guarantee=guarantee, reactor=reactor),
+        upkeep=Upkeep(pool=pool, guarantee=guarantee, patience=_patience(settings), reactor=reactor),
         crew=crew,
         health=health,
         status=StatusFile(settings.state_dir),
         admin=admin,
         openings=openings(settings, crew.factories, admin.factory),
+    )
+
+
+def _patience(settings: Settings) -> Patience:
+    return Patience(
+        seconds=settings.receiver.concatenation_timeout,
+        first_delay_seconds=settings.routing.retry_schedule[0],
     )

@@ -80,6 +80,7 @@ class DaemonHealth:
             self._gauges.journal(pending=journal.pending, aside=journal.aside)
         self._gauges.breakers_open(_breakers(workers))
         queue = await queue_state(self._pool)
+        self._gauges.waiting_parts(queue.waiting_parts)
         oldest = queue.oldest_pending
         self._gauges.queue(
             pending=queue.pending - queue.leased,

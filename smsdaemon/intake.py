@@ -13,7 +13,8 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from smsdaemon.domain.model import Connector, Directory, InboundSMS, Receipt, Submission
+from smsdaemon.domain.concatenation import sound
+from smsdaemon.domain.model import Connector, Directory, InboundSMS, Part, Receipt, Submission
 from smsdaemon.domain.numbers import matching_key, normalised_sender
 from smsdaemon.domain.refused import RefusedSMS
 from smsdaemon.errors import (
@@ -189,7 +190,7 @@ def attributed(
         provider_message_id=submission.message_id,
         encoding=submission.encoding,
         raw_text=submission.raw_text,
-        part=submission.part,
+        part=sound(submission.part),
         parts=submission.parts,
     )
 
@@ -205,7 +206,9 @@ def _refused(
         connector_id=connector.id,
         receiver=connector.number,
         sender=sender,
-        provider_key=_repeat_key(connector.id, submission.message_id, sender, submission.text),
+        provider_key=_repeat_key(
+            connector.id, submission.message_id, sender, submission.text, sound(submission.part)
+        ),
         submission=evolve(submission, token=None),
     )
 
@@ -265,10 +268,10 @@ def routable_target(directory: Directory, connector: Connector) -> int:
 def provider_key(sms: InboundSMS) -> bytes | None:
     """What two requests have in common exactly if they bring the same SMS (contract 3, Repeats).
 
-    16 bytes over the provider's message id, connector, sender and text; None where the provider
-    gives no id, since then a repeat cannot be told from the same text sent twice.
+    16 bytes over the provider's message id, connector, sender, text and which part it is; None where
+    the provider gives no id, since then a repeat cannot be told from the same text sent twice.
     """
-    return _repeat_key(sms.connector_id, sms.provider_message_id, sms.sender, sms.text)
+    return _repeat_key(sms.connector_id, sms.provider_message_id, sms.sender, sms.text, sms.part)
 
 
 def nonce_key(sms: InboundSMS, nonce: str | None, place: int) -> bytes | None:
@@ -278,14 +281,18 @@ def nonce_key(sms: InboundSMS, nonce: str | None, place: int) -> bytes | None:
     """
     if nonce is None:
         return None
-    return _repeat_key(sms.connector_id, f"nonce {place} {nonce}", sms.sender, sms.text)
+    return _repeat_key(sms.connector_id, f"nonce {place} {nonce}", sms.sender, sms.text, sms.part)
 
 
-def _repeat_key(connector_id: int, message_id: str | None, sender: str, text: str) -> bytes | None:
+def _repeat_key(
+    connector_id: int, message_id: str | None, sender: str, text: str, part: Part | None
+) -> bytes | None:
     if message_id is None:
         return None
     digest = blake2b(digest_size=16)
-    for part in (str(connector_id), message_id, sender, text):
-        digest.update(part.encode())
-        digest.update(b"\0")  # no part can contain it: providers' NULs became U+FFFD
+    if part is not None:
+        digest.update(f"{part.number}/{part.total} {part.reference}\0".encode())
+    for value in (str(connector_id), message_id, sender, text):
+        digest.update(value.encode())
+        digest.update(b"\0")  # no value can contain it: providers' NULs became U+FFFD
     return digest.digest()

@@ -229,6 +229,7 @@ class Gauges:
         self._journal = _unset("journal_messages", "SMS in the journal that PostgreSQL does not have yet.")
         self._aside = _unset("journal_set_aside", "What PostgreSQL will not take from the journal.")
         self._breakers = _unset("breakers_open", "Targets that are left alone.")
+        self._waiting_parts = _unset("waiting_parts", "Parts of SMS whose other parts have not come yet.")
         self._certificate_not_after: datetime | None = None
         self._shown: set[Gauge] = set()
 
@@ -250,6 +251,10 @@ class Gauges:
     def breakers_open(self, count: int) -> None:
         """So many targets are left alone."""
         self._show(self._breakers, count)
+
+    def waiting_parts(self, count: int) -> None:
+        """So many parts are stored that make no SMS yet."""
+        self._show(self._waiting_parts, count)
 
     def certificate(self, not_after: datetime) -> None:
         """A certificate was loaded that is valid until then (aware)."""

@@ -86,6 +86,9 @@ _LEASE = Rule(f"a number of seconds from 1 to {_ONE_YEAR}", lambda value: 1 <= v
 _JOURNAL_AFTER = Rule(
     "a number of seconds from 0.01 to 4 (a peer hears 500 after 5)", lambda value: 0.01 <= value <= 4
 )
+_CONCATENATION_TIMEOUT = Rule(
+    "a number of seconds from 1 to 604800 (a week)", lambda value: 1 <= value <= 604800
+)
 Seconds = Annotated[float, _SECONDS]
 
 _ENDPOINTS = Rule(
@@ -148,6 +151,8 @@ class ReceiverSettings:
     """Where providers call us, up to the host or a path before /SMSReceiver; empty: as the request says."""
     profiles: Path | None = field(default=None, validator=_PROFILES)
     """A folder with provider profiles besides those that are shipped."""
+    concatenation_timeout: float = field(default=1800.0, validator=_CONCATENATION_TIMEOUT)
+    """Seconds after its first part, when an SMS is delivered although parts are missing."""
 
 
 @frozen(kw_only=True)

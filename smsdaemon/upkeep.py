@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from smsdaemon.errors import SmsDaemonError
+from smsdaemon.store.concatenations import Patience, forget_concatenations, give_up_overdue
 from smsdaemon.store.messages import forget_repeats
 from smsdaemon.store.migrate import migrate
 from smsdaemon.store.nonces import forget_nonces
@@ -19,25 +20,31 @@ from smsdaemon.store.safety import GuaranteeInForce
 
 UPKEEP_SECONDS = 3600.0
 GUARANTEE_SECONDS = 60.0
+OVERDUE_SECONDS = 5.0
+"""How often it is looked for concatenated SMS whose time is over; more often where that time is short."""
 
 
 class Upkeep:
     """Runs from the time when the schema is there."""
 
-    def __init__(self, *, pool: Pool, guarantee: GuaranteeInForce, reactor: Any) -> None:
-        self._pool, self._guarantee = pool, guarantee
+    def __init__(self, *, pool: Pool, guarantee: GuaranteeInForce, patience: Patience, reactor: Any) -> None:
+        self._pool, self._guarantee, self._patience = pool, guarantee, patience
         self._log = Logger(namespace="smsdaemon")
         self._hourly = LoopingCall(lambda: ensureDeferred(self._once()))
         self._looks = LoopingCall(self._look)
-        self._hourly.clock = self._looks.clock = reactor
+        self._gives_up = LoopingCall(lambda: ensureDeferred(self._give_up()))
+        self._hourly.clock = self._looks.clock = self._gives_up.clock = reactor
+        self._trouble = ""
 
     def start(self) -> None:
         self._hourly.start(UPKEEP_SECONDS, now=False).addErrback(self._failed)
         self._looks.start(GUARANTEE_SECONDS, now=False).addErrback(self._failed)
+        seconds = min(OVERDUE_SECONDS, self._patience.seconds / 4)
+        self._gives_up.start(seconds, now=True).addErrback(self._failed)
 
     def stop(self) -> None:
         """What is under way ends with the pool."""
-        for call in (self._hourly, self._looks):
+        for call in (self._hourly, self._looks, self._gives_up):
             if call.running:
                 call.stop()
 
@@ -47,8 +54,21 @@ class Upkeep:
             await forget_repeats(self._pool)
             await forget_refused(self._pool)
             await forget_nonces(self._pool)
+            await forget_concatenations(self._pool)
         except SmsDaemonError as error:
             self._log.warn("upkeep failed, next try in an hour: {why}", why=str(error))
+
+    async def _give_up(self) -> None:
+        try:
+            count = await give_up_overdue(self._pool, self._patience)
+        except SmsDaemonError as error:
+            if str(error) != self._trouble:
+                self._log.warn("overdue SMS could not be looked for: {why}", why=str(error))
+            self._trouble = str(error)
+            return
+        self._trouble = ""
+        if count:
+            self._log.warn("{count} concatenated SMS given up: parts are missing", count=count)
 
     def _look(self) -> Deferred[None]:
         return self._guarantee.look_again()

@@ -18,7 +18,7 @@ def body(delivery: Delivery, target: Target, client: Client) -> bytes:
     """The body of one attempt, UTF-8; the text goes out as it came in."""
     sms = delivery.sms
     received_at = utc_text(sms.received_at)
-    data = {
+    data: dict[str, object] = {
         "id": str(sms.id),
         "delivery": str(delivery.id),
         "receiver": sms.receiver,
@@ -39,6 +39,8 @@ def body(delivery: Delivery, target: Target, client: Client) -> bytes:
         "attempt": delivery.attempt,
         "hops": [{"kind": hop.kind, "name": hop.name} for hop in delivery.hops],
     }
+    if sms.parts_missing:
+        data["parts_missing"] = list(sms.parts_missing)
     return _ENCODER.encode({"type": "sms.received", "timestamp": received_at, "data": data}).encode()
 
 

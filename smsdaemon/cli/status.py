@@ -140,6 +140,8 @@ def _stored_document(stored: _Stored) -> dict[str, object]:
         "leased": queue.leased,
         "dead": queue.dead,
         "oldest_pending_seconds": None if oldest is None else round(oldest.total_seconds(), 3),
+        "incomplete": queue.incomplete,
+        "waiting_parts": queue.waiting_parts,
         "connectors": queue.connectors,
         "targets": [asdict(target, filter=lambda key, _: key.name != "url") for target in stored.targets],
         "breakers": [{**asdict(breaker), "since": breaker.since.isoformat()} for breaker in stored.breakers],
@@ -193,6 +195,8 @@ def _print_stored(stored: _Stored) -> None:
     print(f"database     PostgreSQL {queue.postgres_version}, schema {stored.schema}")
     print(f"deliveries   {queue.pending} pending ({queue.leased} leased), {queue.dead} dead")
     print(f"oldest       {'none' if queue.oldest_pending is None else _span(queue.oldest_pending)}")
+    if queue.incomplete:
+        print(f"incomplete   {queue.incomplete} SMS wait for parts, {queue.waiting_parts} parts are there")
     print(f"connectors   {queue.connectors}")
     for breaker in stored.breakers:
         since = f"{breaker.since:%Y-%m-%dT%H:%M:%SZ}"

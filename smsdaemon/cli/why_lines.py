@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from attrs import frozen
@@ -15,6 +15,7 @@ from smsdaemon.store.why_values import (
     AttemptTold,
     ConnectorStanding,
     DeliveryTold,
+    IncompleteTold,
     NumberTold,
     RefusedTold,
     SmsTold,
@@ -22,6 +23,9 @@ from smsdaemon.store.why_values import (
     Told,
     Waiting,
 )
+
+_RUNS = 8
+"""Of numbers in a line."""
 
 
 def rfc3339(at: datetime) -> str:
@@ -34,6 +38,8 @@ def lines(told: Told, show_text: bool) -> Iterator[str]:
     form = _Form(show_text)
     if told.refused is not None:
         yield from form.refused(told.refused)
+    if told.incomplete is not None:
+        yield from form.incomplete(told.incomplete)
     if told.sms is not None:
         yield from form.sms(told.sms)
     if told.number is not None:
@@ -72,7 +78,7 @@ class _Form:
         came = "" if sms.sender_raw == sms.sender else f", which came as {self.number(sms.sender_raw)}"
         yield _row("from", self.number(sms.sender) + came)
         yield from self._content(sms)
-        yield _row("parts", str(sms.parts))
+        yield _row("parts", _parts(sms))
         if sms.keyword is not None:
             yield _row("keyword", self.text(sms.keyword))
         for alias in sms.aliases:
@@ -135,6 +141,15 @@ class _Form:
         yield from self._content(told)
         yield _row("mend", "the directory, then smsdaemon refused retry")
 
+    def incomplete(self, told: IncompleteTold) -> Iterator[str]:
+        yield f"SMS {told.id}: incomplete, not delivered yet"
+        yield _row("since", rfc3339(told.began_at))
+        yield _row("to", f"{self.number(told.receiver)}, a connector of {told.client}")
+        yield _row("from", self.number(told.sender))
+        yield _row("provider", f"{told.provider}, reference {printable(told.reference)}")
+        yield _row("parts", f"{len(told.came)} of {told.parts} came: {_numbers(told.came)}")
+        yield _row("missing", _numbers(told.missing))
+
     # --- a number -----------------------------------------------------------------------------
 
     def number_told(self, told: NumberTold) -> Iterator[str]:
@@ -152,6 +167,10 @@ class _Form:
             to_it = matching_key(row.receiver) == key
             other = f"from {self.number(row.sender)}" if to_it else f"to {self.number(row.receiver)}"
             yield self.message(row, other)
+        for one in told.incomplete:
+            sender, came = self.number(one.sender), f"{len(one.came)} of {one.parts}"
+            yield f"{rfc3339(one.began_at)}  {one.id}  from {sender}  incomplete  {came}"
+            yield _row("", f"missing {_numbers(one.missing)}")
         for refused in told.refused:
             other = f"from {self.number(refused.sender)}"
             times = _some(refused.times, "time")
@@ -176,6 +195,24 @@ class _Form:
         """One SMS of many."""
         received = rfc3339(datetime.fromisoformat(row.received_at))
         return f"{received}  {row.id}  {other}  {row.state}  {_some(row.attempts, 'attempt')}"
+
+
+def _parts(sms: SmsTold) -> str:
+    if not sms.parts_missing:
+        return str(sms.parts)
+    return f"{sms.parts}, given up without {_numbers(sms.parts_missing)}"
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    """As ``1-3, 7``, and no longer than a line."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    shown = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return ", ".join([*shown[:_RUNS], "…"] if len(shown) > _RUNS else shown) or "none"
 
 
 def _standing(told: DeliveryTold, waiting: Waiting) -> Iterator[str]:

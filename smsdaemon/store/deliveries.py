@@ -230,6 +230,7 @@ def read_delivery(row: tuple[Any, ...], leased_at: float) -> Delivery:
         provider_message_id=row[18],
         encoding=row[19],
         parts=row[20],
+        parts_missing=() if row[21] is None else tuple(row[21]),
     )
     return Delivery(
         id=UUID(id_),

@@ -33,6 +33,7 @@ from smsdaemon.store.batch import MAX_ROWS, Batcher
 from smsdaemon.store.journal import Journal, JournalEntry
 from smsdaemon.store.journal_mover import Mover
 from smsdaemon.store.messages import MAX_WAITING, Acceptance, PostgresMessages, row
+from smsdaemon.store.parts import journal_fields
 
 LOOK_SECONDS = 0.05
 """How often it is looked whether PostgreSQL commits, and whether the journal is empty."""
@@ -233,5 +234,5 @@ def _journal_entry(entry: Acceptance) -> JournalEntry:
     return JournalEntry(
         id=entry.sms.id,
         key=entry.provider_key,
-        row={**row(entry), "wants_lease": False, "lost_lease": lost},
+        row={**row(entry), **journal_fields(entry.sms), "wants_lease": False, "lost_lease": lost},
     )

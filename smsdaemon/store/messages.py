@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,9 +16,10 @@ from smsdaemon.domain.model import Delivery, InboundSMS, Receipt
 from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable
 from smsdaemon.ports import Offer, Timer, UtcClock
 from smsdaemon.store import message_queries as queries
+from smsdaemon.store import parts
 from smsdaemon.store.batch import MAX_REPEATS, MAX_ROWS, PATIENCE_SECONDS, Batcher
-from smsdaemon.store.driver import Rows
-from smsdaemon.store.pool import Pool
+from smsdaemon.store.driver import Rows, translate
+from smsdaemon.store.pool import Pool, Run, interaction_of
 
 MAX_WAITING = 10_000
 """Requests; what they wait for takes seconds at most, so more would only wait to hear 500."""
@@ -102,23 +104,59 @@ class PostgresMessages:
 
     async def _replay_together(self, rows: Sequence[dict[str, Any]]) -> None:
         numbered = [{"n": n, **row} for n, row in enumerate(rows)]
+        has_parts = any("part" in row for row in rows)
         for _ in range(MAX_REPEATS):
             try:
-                await self._pool.query(queries.REPLAY, self._parameters(numbered, None))
+                if has_parts:
+                    await self._pool.transaction(partial(self._replay_with_parts, rows=numbered))
+                else:
+                    await self._pool.query(queries.REPLAY, self._parameters(numbered, None))
                 return
             except StoreConflict:
                 continue  # another process was at the same conversation, or the lost COMMIT came through
         raise StoreUnavailable("other processes are at the same conversations again and again")
 
+    async def _replay_with_parts(self, run: Run, rows: Sequence[dict[str, Any]]) -> None:
+        came = [row for row in rows if "part" in row]
+        arrivals = [
+            parts.Arrival(n=row["n"], sms=parts.read_journaled(row), delivery_id=UUID(row["delivery_id"]))
+            for row in came
+        ]
+        placed = await parts.place(run, arrivals)
+        together = [row for row in rows if "part" not in row] + [
+            {"n": whole.n, **row(Acceptance(whole.sms, None, False, whole.delivery_id))}
+            for whole in placed.wholes
+        ]
+        if together:
+            together.sort(key=lambda row: row["n"])
+            await run(queries.REPLAY, self._parameters(together, None))
+        await parts.note_missing(run, placed.wholes)
+        await parts.note_replayed(run, came, placed.heard)
+
     def _accept_all(self, connection: Any, batch: list[Acceptance]) -> Deferred[list[Receipt]]:
         lease, leased_at = uuid7(self._utc_now()), self._timer.seconds()
+        has_parts = False
         for entry in batch:
             entry.sent_under = lease
+            if entry.sms.part is not None:
+                has_parts = True
+        if has_parts:
+            return self._accept_with_parts(connection, batch, lease, leased_at)
         rows = [{"n": n, **row(entry)} for n, entry in enumerate(batch)]
         d: Deferred[Rows] = connection.rows(queries.ACCEPT, self._parameters(rows, lease))
         return d.addCallback(
             lambda found: [_receipt(entry, row, leased_at) for entry, row in zip(batch, found, strict=True)]
         )
+
+    def _accept_with_parts(
+        self, connection: Any, batch: list[Acceptance], lease: UUID, leased_at: float
+    ) -> Deferred[list[Receipt]]:
+        steps = partial(accept_with_parts, batch=batch, parameters=lambda rows: self._parameters(rows, lease))
+        d: Deferred[list[tuple[Acceptance, tuple[Any, ...]]]] = connection.runInteraction(
+            interaction_of(steps)
+        )
+        d.addErrback(translate)
+        return d.addCallback(lambda found: [_receipt(entry, row, leased_at) for entry, row in found])
 
     def _parameters(self, rows: list[dict[str, Any]], lease: UUID | None) -> dict[str, Any]:
         return {
@@ -128,6 +166,31 @@ class PostgresMessages:
             "first_delay": self._terms.first_delay_seconds,
             "holder": self._terms.holder,
         }
+
+
+async def accept_with_parts(
+    run: Run, batch: Sequence[Acceptance], parameters: Callable[[list[dict[str, Any]]], dict[str, Any]]
+) -> list[tuple[Acceptance, tuple[Any, ...]]]:
+    """ACCEPT for a batch in which there are parts, as steps of a transaction.
+
+    ``parameters`` makes ACCEPT's of its rows. For each of the batch what ACCEPT returns, with the SMS that
+    a delivery is of: where a part has completed one, that.
+    """
+    came = {n: entry for n, entry in enumerate(batch) if entry.sms.part is not None}
+    placed = await parts.place(
+        run, [parts.Arrival(n=n, sms=entry.sms, delivery_id=entry.delivery_id) for n, entry in came.items()]
+    )
+    going = {n: entry for n, entry in enumerate(batch) if n not in came}
+    for whole in placed.wholes:
+        wants_lease = whole.completed and came[whole.n].wants_lease
+        going[whole.n] = Acceptance(whole.sms, None, wants_lease, whole.delivery_id)
+    rows = [{"n": n, **row(going[n])} for n in sorted(going)]
+    found = {row[0]: row for row in (await run(queries.ACCEPT, parameters(rows)) if rows else [])}
+    await parts.note_missing(run, placed.wholes)
+    for n, heard in placed.heard.items():
+        lease = found[n][3] if n in found else None
+        found[n] = (n, str(heard.id), heard.repeat, lease)
+    return [(going.get(n, entry), found[n]) for n, entry in enumerate(batch)]
 
 
 async def forget_repeats(pool: Pool, at_once: int = 5000) -> int:

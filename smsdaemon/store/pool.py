@@ -68,15 +68,7 @@ class Pool:
 
     def transaction(self, interaction: Callable[[Run], Coroutine[Any, Any, T]]) -> Deferred[T]:
         """Run an async function that is given ``run(sql, params)``, as one transaction."""
-
-        def in_transaction(cursor: Any) -> Deferred[T]:
-            async def run(sql: str, params: object = None) -> Rows:
-                await cursor.execute(sql, params)
-                return fetch(cursor)
-
-            return ensureDeferred(interaction(run))
-
-        return self.lend(lambda connection: connection.runInteraction(in_transaction))
+        return self.lend(lambda connection: connection.runInteraction(interaction_of(interaction)))
 
     def lend(self, use: Callable[[Connection], Deferred[T]]) -> Deferred[T]:
         """Call ``use`` with a connection when one is free; it is free again when that ends.
@@ -143,6 +135,19 @@ class Pool:
             for line in self._lifelines:
                 line.close()
             self._drained.callback(None)
+
+
+def interaction_of(steps: Callable[[Run], Coroutine[Any, Any, T]]) -> Callable[[Any], Deferred[T]]:
+    """What a connection's runInteraction() takes: ``steps`` as one transaction."""
+
+    def in_transaction(cursor: Any) -> Deferred[T]:
+        async def run(sql: str, params: object = None) -> Rows:
+            await cursor.execute(sql, params)
+            return fetch(cursor)
+
+        return ensureDeferred(steps(run))
+
+    return in_transaction
 
 
 def _fire(d: Deferred[T], outcome: Any) -> None:

@@ -30,7 +30,7 @@ _PAYLOAD = """
     d.id, d.seq, d.target_id, d.lease, d.attempts, d.round_attempts,
     extract(epoch FROM now() - d.round_started_at)::float8, d.hops,
     m.id, m.received_at, m.connector_id, m.client_id, m.receiver, m.sender, m.sender_raw, m.text,
-    m.keyword, m.provider, m.provider_message_id, m.encoding, m.parts
+    m.keyword, m.provider, m.provider_message_id, m.encoding, m.parts, m.parts_missing
 """
 """What store.deliveries.read_delivery() reads: a leased ``delivery`` d and its ``message`` m."""
 

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from smsdaemon.deferreds import InFlight
+from smsdaemon.domain.concatenation import sound
 from smsdaemon.domain.refused import RefusedSMS
 from smsdaemon.errors import SmsDaemonError, StoreUnavailable
 from smsdaemon.ports import RefusedCounter
@@ -180,7 +181,7 @@ def _size(sms: RefusedSMS) -> int:
 
 
 def _row(sms: RefusedSMS) -> dict[str, Any]:
-    submission = sms.submission
+    submission, part = sms.submission, sound(sms.submission.part)
     return {
         "id": str(sms.id),
         "at": sms.received_at.isoformat(),
@@ -195,6 +196,9 @@ def _row(sms: RefusedSMS) -> dict[str, Any]:
         "provider": submission.provider,
         "provider_message_id": submission.message_id,
         "encoding": submission.encoding,
-        "parts": 1,
+        "parts": submission.parts,
+        "part_reference": None if part is None else part.reference,
+        "part_number": None if part is None else part.number,
+        "part_total": None if part is None else part.total,
         "repeat_key": None if sms.provider_key is None else sms.provider_key.hex(),
     }

@@ -9,7 +9,8 @@ WITH input AS (
     SELECT coalesce(repeat_key, id::text) AS same, * FROM json_to_recordset(%(rows)s) AS r(
         n integer, id uuid, at timestamptz, reason text, connector_id bigint, receiver text, sender text,
         sender_raw text, text text, raw_text text, keyword text, provider text,
-        provider_message_id text, encoding text, parts integer, repeat_key text)
+        provider_message_id text, encoding text, parts integer, repeat_key text,
+        part_reference text, part_number integer, part_total integer)
 ), merged AS (
     SELECT DISTINCT ON (same) *,
            count(*) OVER (PARTITION BY same) AS came,
@@ -19,10 +20,10 @@ WITH input AS (
 )
 INSERT INTO refused_sms AS kept (id, last_at, times, reason, connector_id, receiver, sender, sender_raw,
                                  text, raw_text, keyword, provider, provider_message_id, encoding, parts,
-                                 repeat_key)
+                                 repeat_key, part_reference, part_number, part_total)
 SELECT id, came_last, came, reason_last, connector_id, receiver, sender, sender_raw,
        text, decode(raw_text, 'hex'), keyword, provider, provider_message_id, encoding, parts,
-       decode(repeat_key, 'hex')
+       decode(repeat_key, 'hex'), part_reference, part_number, part_total
 FROM merged m
 -- Sent before, by a statement whose COMMIT went unanswered.
 WHERE NOT EXISTS (SELECT FROM refused_sms r WHERE r.id = m.id)
@@ -75,10 +76,10 @@ SELECT r.id::text, to_char(r.last_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:S
 ORDER BY r.id LIMIT %(rows)s
 """
 
-# These four are steps of one transaction with message_queries.ACCEPT between them.
+# These four are steps of one transaction with message_queries.ACCEPT between them, and what parts need.
 TAKE = f"""
 SELECT r.id::text, c.client_id, r.receiver, r.sender_raw, r.text, r.raw_text, r.keyword, r.provider,
-       r.provider_message_id, r.encoding, r.parts
+       r.provider_message_id, r.encoding, r.parts, r.part_reference, r.part_number, r.part_total
 {_CHOSEN}
   AND (%(id)s::uuid IS NULL OR r.id = %(id)s)
 ORDER BY r.id LIMIT %(rows)s FOR UPDATE OF r

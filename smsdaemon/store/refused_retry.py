@@ -9,17 +9,17 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from smsdaemon.domain.ids import first_uuid7, time_of, uuid7
-from smsdaemon.domain.model import Directory, InboundSMS, Submission
+from smsdaemon.domain.model import Directory, InboundSMS, Part, Submission
 from smsdaemon.domain.numbers import matching_key
 from smsdaemon.errors import NotRoutable, StoreConflict
 from smsdaemon.intake import attributed, provider_key
 from smsdaemon.store import refused_queries as queries
 from smsdaemon.store.directory import read_snapshot
 from smsdaemon.store.message_queries import ACCEPT
-from smsdaemon.store.messages import Acceptance, row
+from smsdaemon.store.messages import Acceptance, accept_with_parts, row
 from smsdaemon.store.pool import Pool, Run
 
 PAGE_ROWS = 200
@@ -154,7 +154,7 @@ class _Page:
         self, id: str, client_id: int | None, receiver: str, sender: str, *more: Any
     ) -> InboundSMS:
         """As intake does it, by the directory as it is now; raises NotRoutable."""
-        text, raw_text, keyword, provider, message_id, encoding, parts = more
+        text, raw_text, keyword, provider, message_id, encoding, parts, reference, number, total = more
         connector = self.directory.connectors.get(matching_key(receiver))
         if connector is None:
             raise NotRoutable("no connector has this number any more")
@@ -170,23 +170,21 @@ class _Page:
             encoding=encoding,
             raw_text=None if raw_text is None else bytes(raw_text),
             provider=provider,
+            part=None if number is None else Part(reference=reference, number=number, total=total),
+            parts=parts,
         )
         received_at = time_of(UUID(id))
-        sms = attributed(submission, connector, self.directory, id=UUID(id), received_at=received_at)
-        return evolve(sms, parts=parts)
+        return attributed(submission, connector, self.directory, id=UUID(id), received_at=received_at)
 
     async def _accept(self, run: Run, good: list[InboundSMS]) -> dict[str, Retried]:
         if not good:
             return {}
         acceptances = [Acceptance(sms, provider_key(sms), False, uuid7(sms.received_at)) for sms in good]
-        parameters = {
-            "rows": json.dumps([{"n": n, **row(a)} for n, a in enumerate(acceptances)], ensure_ascii=False),
-            "lease": None,  # whoever claims it next has it
-            "lease_seconds": 0,
-            "first_delay": self.first_delay_seconds,
-            "holder": None,
-        }
-        receipts = await run(ACCEPT, parameters)
+        if any(sms.part is not None for sms in good):
+            receipts = [found for _, found in await accept_with_parts(run, acceptances, self._parameters)]
+        else:
+            rows = [{"n": n, **row(acceptance)} for n, acceptance in enumerate(acceptances)]
+            receipts = await run(ACCEPT, self._parameters(rows))
         await run(queries.REMOVE, {"ids": [str(sms.id) for sms in good]})
         await run(queries.NOTIFY)
         results = {}
@@ -194,6 +192,15 @@ class _Page:
             result: Literal["accepted", "already accepted"] = "already accepted" if duplicate else "accepted"
             results[str(sms.id)] = Retried(str(sms.id), result, str(message_id), None)
         return results
+
+    def _parameters(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "rows": json.dumps(rows, ensure_ascii=False),
+            "lease": None,  # whoever claims it next has it
+            "lease_seconds": 0,
+            "first_delay": self.first_delay_seconds,
+            "holder": None,
+        }
 
 
 def _chosen(after: UUID, receiver: str | None) -> dict[str, Any]:

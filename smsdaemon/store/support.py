@@ -135,7 +135,10 @@ SELECT (SELECT count(*) FROM delivery),
        (SELECT message_id::text FROM delivery ORDER BY message_id LIMIT 1),
        now(),
        (SELECT count(*) FROM connector WHERE removed_at IS NULL),
-       current_setting('server_version')
+       current_setting('server_version'),
+       (SELECT count(*) FROM concatenation WHERE ended_at IS NULL),
+       (SELECT count(*) FROM sms_part p JOIN concatenation c ON c.id = p.concatenation_id
+        WHERE c.ended_at IS NULL)
 """
 _TARGETS = """
 SELECT r.name || '/' || c.name, t.kind, t.name, t.url, t.enabled AND c.enabled AND r.enabled,
@@ -180,11 +183,15 @@ class QueueState:
     oldest_pending: timedelta | None
     connectors: int
     postgres_version: str
+    incomplete: int
+    """SMS that wait for parts; not SMS yet."""
+    waiting_parts: int
+    """Of those, the parts that are there."""
 
 
 async def queue_state(pool: Pool) -> QueueState:
     """The counts of the whole installation; counts deliveries, not SMS."""
-    [(pending, leased, dead, oldest, now, connectors, version)] = await pool.query(_QUEUE)
+    [(pending, leased, dead, oldest, now, connectors, version, *parts)] = await pool.query(_QUEUE)
     return QueueState(
         pending=pending,
         leased=leased,
@@ -192,6 +199,8 @@ async def queue_state(pool: Pool) -> QueueState:
         oldest_pending=None if oldest is None else max(now - time_of(UUID(oldest)), timedelta()),
         connectors=connectors,
         postgres_version=version.split()[0],
+        incomplete=parts[0],
+        waiting_parts=parts[1],
     )
 
 

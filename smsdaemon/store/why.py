@@ -19,6 +19,7 @@ from smsdaemon.store.why_values import (
     AttemptTold,
     ConnectorStanding,
     DeliveryTold,
+    IncompleteTold,
     NumberTold,
     PendingCounts,
     RefusedTold,
@@ -64,15 +65,21 @@ async def _by_id(run: Run, id: str) -> Told | None:
         ended = await run(queries.OF_ENDED, {"id": id})
         known = ended[0][0] if ended else None
     kept = [RefusedTold(**_named(_REFUSED, row)) for row in await run(queries.REFUSED, {"id": id})]
-    if known is None and not kept:
+    waits = [_incomplete(row) for row in await run(queries.INCOMPLETE, {"id": known or id})]
+    if known is None and not kept and not waits:
         return None
-    return Told(sms=None if known is None else await _sms(run, known), refused=kept[0] if kept else None)
+    return Told(
+        sms=None if known is None else await _sms(run, known),
+        refused=kept[0] if kept else None,
+        incomplete=waits[0] if waits else None,
+    )
 
 
 async def _by_provider_id(run: Run, asked: str, limit: int) -> Told | None:
     rows = await run(queries.OF_PROVIDER, {"asked": asked.strip(), "rows": max(limit, 1)})
     if not rows:
-        return None
+        waits = await run(queries.INCOMPLETE_OF_PROVIDER, {"asked": asked.strip()})
+        return Told(incomplete=_incomplete(waits[0])) if waits else None
     if len(rows) == 1:
         return Told(sms=await _sms(run, rows[0][0]))
     return Told(messages=[MessageRow(*row) for row in rows])
@@ -82,12 +89,15 @@ async def _by_provider_id(run: Run, asked: str, limit: int) -> Told | None:
 
 _SMS = (
     "id", "received_at", "receiver", "sender", "sender_raw", "text", "keyword", "provider",
-    "provider_message_id", "encoding", "kept_bytes", "parts", "connector", "connector_removed", "client",
-    "aliases",
+    "provider_message_id", "encoding", "kept_bytes", "parts", "parts_missing", "connector",
+    "connector_removed", "client", "aliases",
 )  # fmt: skip
 _REFUSED = (
     "id", "last_at", "times", "reason", "receiver", "sender", "text", "provider", "provider_message_id",
     "encoding", "kept_bytes", "client",
+)  # fmt: skip
+_INCOMPLETE = (
+    "id", "began_at", "receiver", "sender", "provider", "reference", "parts", "came", "missing", "client",
 )  # fmt: skip
 _TARGET = (
     "kind", "name", "client", "enabled", "removed", "breaker_opened_at", "probe_at", "breaker_reason",
@@ -99,6 +109,10 @@ _ATTEMPT = (
 
 def _named(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
     return dict(zip(names, values, strict=True))
+
+
+def _incomplete(row: tuple[Any, ...]) -> IncompleteTold:
+    return IncompleteTold(**_named(_INCOMPLETE, row))
 
 
 async def _sms(run: Run, id: str) -> SmsTold | None:
@@ -181,7 +195,8 @@ async def _by_number(run: Run, asked: str, limit: int) -> Told | None:
     if len(rows) < limit:
         rows = await run(queries.NEWEST_IN_ANY_SPELLING, spellings)
     refused = await run(queries.REFUSED_OF_NUMBER, spellings)
-    if not (connectors or rows or refused):
+    incomplete = await run(queries.INCOMPLETE_OF_NUMBER, spellings)
+    if not (connectors or rows or refused or incomplete):
         return None
     [(as_receiver, as_sender, leased, waiting_for_retry, oldest)] = await run(queries.PENDING, spellings)
     number = NumberTold(
@@ -196,6 +211,7 @@ async def _by_number(run: Run, asked: str, limit: int) -> Told | None:
         ),
         messages=[MessageRow(*row) for row in rows],
         refused=[RefusedTold(**_named(_REFUSED, row)) for row in refused],
+        incomplete=[_incomplete(row) for row in incomplete],
     )
     return Told(number=number)
 

@@ -27,7 +27,7 @@ ORDER BY m.id DESC
 SMS = """
 SELECT m.id::text, m.received_at, m.receiver, m.sender, m.sender_raw, m.text, m.keyword, m.provider,
        m.provider_message_id, m.encoding, octet_length(m.raw_text), m.parts,
-       c.number, c.removed_at IS NOT NULL, r.name || '/' || cl.name,
+       coalesce(m.parts_missing, '{}'), c.number, c.removed_at IS NOT NULL, r.name || '/' || cl.name,
        ARRAY(SELECT a.id::text FROM message_alias a WHERE a.message_id = m.id ORDER BY a.id)
 FROM message m
 LEFT JOIN connector c ON c.id = m.connector_id
@@ -84,6 +84,34 @@ LEFT JOIN client cl ON cl.id = c.client_id
 LEFT JOIN reseller r ON r.id = cl.reseller_id
 """
 REFUSED = f"{_REFUSED} WHERE f.id = %(id)s::uuid"
+
+# By its own id, which every part heard, or by that of a part which came while PostgreSQL was away.
+_INCOMPLETE = """
+SELECT w.id::text, w.began_at, w.receiver, w.sender,
+       (SELECT p.provider FROM sms_part p WHERE p.concatenation_id = w.id ORDER BY p.number LIMIT 1),
+       w.reference, w.total,
+       ARRAY(SELECT p.number FROM sms_part p WHERE p.concatenation_id = w.id ORDER BY p.number),
+       ARRAY(SELECT n FROM generate_series(1, w.total) AS n
+             WHERE n NOT IN (SELECT p.number FROM sms_part p WHERE p.concatenation_id = w.id) ORDER BY n),
+       r.name || '/' || cl.name
+FROM concatenation w
+LEFT JOIN connector c ON c.id = w.connector_id
+LEFT JOIN client cl ON cl.id = c.client_id
+LEFT JOIN reseller r ON r.id = cl.reseller_id
+WHERE w.ended_at IS NULL
+"""
+INCOMPLETE = f"""
+{_INCOMPLETE} AND (w.id = %(id)s::uuid
+                   OR w.id IN (SELECT p.concatenation_id FROM sms_part p WHERE p.id = %(id)s::uuid))
+"""
+INCOMPLETE_OF_PROVIDER = f"""
+{_INCOMPLETE} AND w.id IN (SELECT p.concatenation_id FROM sms_part p WHERE p.provider_message_id = %(asked)s)
+ORDER BY w.began_at, w.id LIMIT 1
+"""
+INCOMPLETE_OF_NUMBER = f"""
+{_INCOMPLETE} AND (c.number_key = %(sender_key)s OR w.sender = ANY(%(senders)s::text[]))
+ORDER BY w.began_at, w.id LIMIT %(rows)s
+"""
 
 # --- a number ---------------------------------------------------------------------------------
 

@@ -97,6 +97,8 @@ class SmsTold:
     kept_bytes: int | None
     """How long the text's own bytes are; None where they can only mean this text."""
     parts: int
+    parts_missing: list[int]
+    """Numbers of those that did not come in time."""
     connector: str | None
     """Its number as the directory has it."""
     connector_removed: bool
@@ -128,6 +130,25 @@ class RefusedTold:
     provider_message_id: str | None
     encoding: str
     kept_bytes: int | None
+    client: str | None
+
+
+@frozen(kw_only=True)
+class IncompleteTold:
+    """A concatenated SMS that waits for parts."""
+
+    id: str
+    """Which the SMS will have."""
+    began_at: datetime
+    """When the first of its parts was stored."""
+    receiver: str
+    sender: str
+    provider: str
+    reference: str
+    parts: int
+    came: list[int]
+    """Numbers of the parts that are there."""
+    missing: list[int]
     client: str | None
 
 
@@ -172,6 +193,8 @@ class NumberTold:
     """Newest first."""
     refused: list[RefusedTold]
     """Newest first."""
+    incomplete: list[IncompleteTold]
+    """Oldest first."""
 
 
 @frozen(kw_only=True)
@@ -180,6 +203,7 @@ class Told:
 
     sms: SmsTold | None = None
     refused: RefusedTold | None = None
+    incomplete: IncompleteTold | None = None
     number: NumberTold | None = None
     messages: Sequence[MessageRow] = ()
     """Several SMS with one id of the provider's, newest first."""

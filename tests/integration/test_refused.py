@@ -14,7 +14,7 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.task import deferLater
 
 from smsdaemon.domain.ids import time_of, uuid7
-from smsdaemon.domain.model import Directory, Receipt, Submission
+from smsdaemon.domain.model import Directory, Part, Receipt, Submission
 from smsdaemon.domain.refused import RefusedSMS
 from smsdaemon.errors import NotRoutable, StoreUnavailable
 from smsdaemon.intake import Receiver
@@ -339,6 +339,39 @@ class StopTests(RefusedTest):
             self.refuse(str(n))
         await self.store.stop(30.0)
         self.assertEqual((self.counted.kept, len(await self.rows())), (200, 200))
+
+
+class RetryPartsTests(RefusedTest):
+    async def part(self, number: int, how: str) -> None:
+        part = Part(reference="7", number=number, total=3)
+        if how == "refused":
+            self.refuse(f"{number}", message_id=f"m{number}", part=part)
+        else:
+            await self.accept(f"{number}", message_id=f"m{number}", part=part)
+
+    async def test_parts_that_were_refused_are_joined_with_those_that_were_not(self) -> None:
+        for number in (3, 1):
+            await self.part(number, "refused")
+        await self.until_counted(2)
+        await self.apply(MENDED)
+        await self.part(2, "accepted")
+        self.assertEqual({result.result for result in await self.retry(dry_run=True)}, {"accepted"})
+        self.assertEqual(await self.accepted_texts(), [])
+        results = await self.retry()
+        self.assertEqual([result.result for result in results], ["accepted"] * 2)
+        self.assertEqual(len({result.message_id for result in results}), 1)
+        self.assertEqual(await self.accepted_texts(), [f"1{TEXT_MARKER} 2{TEXT_MARKER} 3"])
+        self.assertEqual(await self.rows(), [])
+
+    async def test_one_that_its_provider_has_sent_again_meanwhile_is_not_stored_twice(self) -> None:
+        await self.part(2, "refused")
+        await self.until_counted(1)
+        await self.apply(MENDED)
+        for number in (1, 2, 3):
+            await self.part(number, "accepted")
+        self.assertEqual([result.result for result in await self.retry()], ["already accepted"])
+        [(waiting,)] = await self.pool.query("SELECT count(*) FROM concatenation WHERE ended_at IS NULL")
+        self.assertEqual((waiting, len(await self.accepted_texts())), (0, 1))
 
 
 class RetryTests(RefusedTest):

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from attrs import Factory, define, frozen
 
-from smsdaemon.domain.model import Delivery, Receipt
+from smsdaemon.domain.model import Delivery, Part, Receipt
 from smsdaemon.store.pool import Pool
 
 
@@ -38,6 +38,8 @@ class Sent:
     target_id: int = 1
     poison: bool = False
     """PostgreSQL will refuse it."""
+    part: Part | None = None
+    """Its reference is the name of the SMS whose part it is."""
     tries: list[Try] = Factory(list)
 
     @property
@@ -56,6 +58,11 @@ class Called:
     process: str
     ended: bool
     """The backend took it, or said that it never will."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of all its parts, where it was joined."""
+        return names_in(self.delivery.sms.text)
 
 
 class Ledger:
@@ -86,34 +93,44 @@ class Ledger:
     async def faults(self, pool: Pool) -> list[str]:
         """What is not as promised once everything was delivered; nothing where all is."""
         rows = await pool.query("SELECT id, text FROM message")
-        stored = {id_: name_in(text) for id_, text in rows}
+        stored = {id_: names_in(text) for id_, text in rows}
         aliases: dict[str, str] = dict(await pool.query("SELECT id, message_id FROM message_alias"))
         return [
             *self._faults_of_storing(stored, aliases),
+            *self._faults_of_joining(list(stored.values())),
             *self._faults_of_order(),
             *await faults_in_the_database(pool),
             *await self._faults_of_leases(pool),
         ]
 
-    def _faults_of_storing(self, stored: dict[str, str], aliases: dict[str, str]) -> Iterator[str]:
-        names = list(stored.values())
-        ended = {called.name for called in self.called if called.ended}
+    def _faults_of_storing(self, stored: dict[str, list[str]], aliases: dict[str, str]) -> Iterator[str]:
+        names = [name for stored_names in stored.values() for name in stored_names]
+        ended = {name for called in self.called if called.ended for name in called.names}
         for sent in self.sent.values():
             if sent.poison:
                 continue  # the journal takes it, and PostgreSQL does not
             times = names.count(sent.name)
             for one in sent.tries:
                 heard = None if one.receipt is None else str(one.receipt.id)
-                if heard is not None and stored.get(aliases.get(heard, heard)) != sent.name:
+                if heard is not None and sent.name not in stored.get(aliases.get(heard, heard), ()):
                     yield f"{sent.name} was answered and is not found by the id that was heard"
             if sent.answered is not None and sent.name not in ended:
                 yield f"{sent.name} was answered and never delivered"
-            if sent.key is not None and times > 1:
+            if times > 1 and (sent.key is not None or sent.part is not None):
                 yield f"{sent.name} is stored {times} times although its provider gives ids"
             if times > len(sent.tries):
                 yield f"{sent.name} is stored {times} times and was sent {len(sent.tries)} times"
             if times and sent.name not in ended:
                 yield f"{sent.name} is stored and was never delivered"
+
+    def _faults_of_joining(self, stored: list[list[str]]) -> Iterator[str]:
+        for names in stored:
+            parts = [sent.part for name in names if (sent := self.sent[name]).part is not None]
+            if len({part.reference for part in parts}) > 1 or 0 < len(parts) < len(names):
+                yield f"{names} are one SMS"
+            numbers = [part.number for part in parts]
+            if numbers != sorted(numbers):
+                yield f"{names} are joined in this order"
 
     def _faults_of_order(self) -> Iterator[str]:
         conversations: dict[object, list[Called]] = defaultdict(list)
@@ -132,18 +149,38 @@ class Ledger:
 
     def _precedes(self, one: str, other: str) -> bool:
         """Whether an SMS was certainly accepted before another."""
-        first, second = self.sent[one], self.sent[other]
-        if first.answered is not None and first.answered < second.tries[0].asked:
+        first, second = self._making(one), self._making(other)
+        if not first or not second:
+            return False
+        heard = [sent.answered for sent in first if sent.answered is not None]
+        asked = [max(sent.tries[0].asked for sent in side) for side in (first, second)]
+        if len(heard) == len(first) and max(heard) < asked[1]:
             return True
         # One process takes what comes to it in the order in which it comes.
-        alone = len(first.tries) == len(second.tries) == 1
-        both = first.answered is not None and second.answered is not None
-        same = first.tries[0].process == second.tries[0].process
-        return alone and both and same and first.tries[0].asked < second.tries[0].asked
+        both = [*first, *second]
+        alone = all(len(sent.tries) == 1 and sent.answered is not None for sent in both)
+        same = len({sent.tries[0].process for sent in both}) == 1
+        return alone and same and asked[0] < asked[1]
+
+    def _making(self, name: str) -> list[Sent]:
+        """What it took to accept an SMS: all its parts; nothing where it was given up, nobody knows when."""
+        sent = self.sent[name]
+        if sent.part is None:
+            return [sent]
+        reference, total = sent.part.reference, sent.part.total
+        parts = [one for one in self.sent.values() if one.part and one.part.reference == reference]
+        whole = any(len(called.names) == total for called in self.called if name in called.names)
+        return parts if whole and all(one.tries for one in parts) else []
 
 
 def name_in(text: str) -> str:
     return text.rpartition(" ")[2]
+
+
+def names_in(text: str) -> list[str]:
+    """Of all parts of an SMS that was joined: each ends with a blank and its name."""
+    first, *names = text.split(" ")
+    return names or [first]
 
 
 # --- what must hold in the database at any time ---------------------------------------------------
@@ -193,6 +230,20 @@ _CHECKS = {
     "an SMS known as repeated that is not stored": """
         SELECT count(*) FROM provider_repeat r
         WHERE NOT EXISTS (SELECT FROM message m WHERE m.id = r.message_id)""",
+    "a part whose text is not where it belongs": """
+        SELECT count(*) FROM sms_part p JOIN concatenation c ON c.id = p.concatenation_id
+        WHERE (c.ended_at IS NULL) <> (p.text IS NOT NULL)""",
+    "an SMS that has all its parts and waits": """
+        SELECT count(*) FROM concatenation c WHERE ended_at IS NULL
+        AND (SELECT count(*) FROM sms_part p WHERE p.concatenation_id = c.id) = c.total""",
+    "parts that ended without their SMS": """
+        SELECT count(*) FROM concatenation c
+        WHERE ended_at IS NOT NULL AND NOT EXISTS (SELECT FROM message m WHERE m.id = c.id)""",
+    "an SMS that misses other parts than it says": """
+        SELECT count(*) FROM message m JOIN concatenation c USING (id)
+        WHERE coalesce(m.parts_missing, '{}') <> ARRAY(
+            SELECT n FROM generate_series(1, c.total) AS n
+            WHERE n NOT IN (SELECT number FROM sms_part p WHERE p.concatenation_id = c.id) ORDER BY n)""",
     "an outcome recorded of another lease than the one in force": """
         SELECT count(*) FROM seen s LEFT JOIN seen g ON g.op = 'gone' AND g.delivery = s.delivery
         WHERE s.op IN ('ended', 'postponed') AND s.reason <> coalesce(s.lease, g.lease)::text""",

@@ -22,7 +22,7 @@ from tests.support.postgres import make_database
 
 _CLEAR = """
     DELETE FROM delivery; DELETE FROM ended_delivery; DELETE FROM message; DELETE FROM provider_repeat;
-    DELETE FROM message_alias; DELETE FROM attempt; DELETE FROM seen
+    DELETE FROM message_alias; DELETE FROM attempt; DELETE FROM concatenation; DELETE FROM seen
 """
 
 

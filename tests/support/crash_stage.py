@@ -7,13 +7,24 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.python.failure import Failure
 
 from smsdaemon.domain.ids import uuid7
-from smsdaemon.domain.model import Attempt, Dead, Delivered, Delivery, InboundSMS, Outcome, Postponed, Receipt
+from smsdaemon.domain.model import (
+    Attempt,
+    Dead,
+    Delivered,
+    Delivery,
+    InboundSMS,
+    Outcome,
+    Part,
+    Postponed,
+    Receipt,
+)
 from smsdaemon.errors import LeaseLost, StoreRefused, StoreUnavailable
 from smsdaemon.ports import MessageStore
+from smsdaemon.store.concatenations import Patience, give_up_overdue
 from smsdaemon.store.deliveries import PostgresDeliveries
 from smsdaemon.store.messages import LeaseTerms, PostgresMessages
 from smsdaemon.store.pool import Pool
@@ -26,6 +37,7 @@ STEP_SECONDS = 0.05
 PATIENCE_SECONDS = 30.0
 """By the processes' clocks."""
 AGAIN_SECONDS = 0.5
+AT_ONCE = Patience(seconds=0, first_delay_seconds=0)
 
 Script = Callable[[Delivery], Outcome]
 
@@ -78,7 +90,9 @@ class StoreProcess:
 
     def accept(self, sent: Sent) -> None:
         """Its provider hears what comes of it, if it lives."""
-        text = f"{TEXT_MARKER}{chr(0) if sent.poison else ''} {sent.name}"
+        # Behind each other, texts of parts are to be told apart.
+        marker = TEXT_MARKER if sent.part is None or sent.part.number == 1 else ""
+        text = f"{marker}{chr(0) if sent.poison else ''} {sent.name}"
         now = self.utc_now()
         sms = InboundSMS(
             id=uuid7(now),
@@ -90,6 +104,8 @@ class StoreProcess:
             sender=sent.sender,
             sender_raw=sent.sender,
             text=text,
+            provider_message_id=None if sent.key is None else sent.key.hex(),
+            part=sent.part,
         )
         one = Try(sms.id, self.name, self._ledger.now())
         sent.tries.append(one)
@@ -107,6 +123,14 @@ class StoreProcess:
         failure.trap(StoreUnavailable, StoreRefused)
         self.under_way -= 1
         one.failed, one.answered = type(failure.value).__name__, self._ledger.now()
+
+    def give_up(self) -> None:
+        """Deliver what is there of SMS that wait for parts; another time, where that fails."""
+        self.under_way += 1
+        ensureDeferred(give_up_overdue(self.pool, AT_ONCE)).addCallbacks(self._gave_up, self._not_claimed)
+
+    def _gave_up(self, _: int) -> None:
+        self.under_way -= 1
 
     # --- attempts ----------------------------------------------------------------------------------
 
@@ -193,6 +217,11 @@ class Stage:
         self.ledger.sent[name] = sent
         return sent
 
+    def part(self, whole: str, number: int, total: int, conversation: int, *, keyed: bool = True) -> Sent:
+        """A part of an SMS, which its provider has to send."""
+        part = Part(reference=whole, number=number, total=total)
+        return self.sms(f"{whole}/{number}", conversation, keyed=keyed, part=part)
+
     # --- time --------------------------------------------------------------------------------------
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
@@ -244,6 +273,9 @@ class Stage:
             if sent.answered is None and not sent.poison:
                 process.accept(sent)
         await self.rest()
+        if any(sent.part is not None for sent in self.ledger.sent.values()):
+            process.give_up()
+            await self.rest()
         process.script, process.stalled = delivered, None
         for _ in range(50):
             await self.pool.query(_ALL_IS_DUE)

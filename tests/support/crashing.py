@@ -46,10 +46,14 @@ class How(Enum):
         """Whether it makes no difference of its own: nothing is left open in a journal or by reading."""
         if what.startswith("journal."):
             return self not in _FOR_ANYTHING
+        if what.startswith("step "):
+            return self not in _WITHIN_A_TRANSACTION
         return what.startswith("SELECT") and self not in _FOR_ANYTHING | _AWAY
 
 
 _FOR_ANYTHING = {How.UNSENT, How.UNANSWERED, How.LATE, How.SLOW, How.DIED_BEFORE, How.DIED_AFTER}
+_WITHIN_A_TRANSACTION = {How.UNSENT, How.CONFLICT, How.LATE, How.DIED_BEFORE, How.UNSENT_AWAY}
+"""Whatever else was done in it before is undone all the same."""
 _UNDONE = {How.ROLLED_BACK, How.CONFLICT}
 DONE = {How.UNANSWERED, How.UNANSWERED_AWAY, How.DIED_AFTER}
 _AWAY = {How.UNSENT_AWAY, How.UNANSWERED_AWAY}
@@ -102,6 +106,24 @@ class Server:
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.callback(None)
+
+
+class Turn:
+    """The right to be the only one that does something; a transaction has it for all its steps."""
+
+    def __init__(self, server: Server) -> None:
+        self._lock = server.turn
+        self._held = False
+
+    async def acquire(self) -> None:
+        await self._lock.acquire()
+        self._held = True
+
+    def release(self) -> None:
+        """Nothing happens where it is not held any more."""
+        if self._held:
+            self._held = False
+            self._lock.release()
 
 
 class Life:
@@ -163,20 +185,21 @@ class Life:
         how: How | None,
         do: Callable[[], Awaitable[T]],
         taken_back: Callable[[], Awaitable[object]],
+        in_turn: bool = True,
     ) -> T:
-        """As awaited(), of one that was counted."""
+        """As awaited(), of one that was counted; ``in_turn``: False where its process has the turn."""
         if how is How.LATE:
             await self.pause()
         if how is None or how in _IN_TIME:
-            result = await self.work(do)
+            result = await self.work(do, in_turn)
             if how is How.SLOW:
                 await self.pause()
             return result
         with suppress(SmsDaemonError):
             if how in DONE:
-                await self.work(do)
+                await self.work(do, in_turn)
             elif how in _UNDONE:
-                await self.work(taken_back)
+                await self.work(taken_back, in_turn)
         self.fail(how)
 
     def meets(self, what: str) -> How | None:
@@ -199,14 +222,16 @@ class Life:
             raise StoreConflict("made to repeat it")
         raise StoreUnavailable("the connection to PostgreSQL was lost")
 
-    async def work(self, do: Callable[[], Awaitable[T]]) -> T:
+    async def work(self, do: Callable[[], Awaitable[T]], in_turn: bool = True) -> T:
         """Do what takes real time, after what was begun before."""
         self._running += 1
-        await self.server.turn.acquire()
+        turn = Turn(self.server)
+        if in_turn:
+            await turn.acquire()
         try:
             return await do()
         finally:
-            self.server.turn.release()
+            turn.release()
             # The process goes on first, and may have more to do.
             reactor.callLater(0, self._rest)
 
@@ -228,6 +253,7 @@ class Life:
     async def pause(self) -> None:
         """What takes long by the process' own clock."""
         self.pausing += 1
+        reactor.callLater(0, self.server.rest)
         await deferLater(cast(Any, self.clock), LATE_SECONDS)
         self.pausing -= 1
 

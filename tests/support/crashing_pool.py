@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.python.failure import Failure
 
-from smsdaemon.store import directory_queries, message_queries, queries
+from smsdaemon.store import directory_queries, message_queries, part_queries, queries
 from smsdaemon.store.driver import Rows, fetch, translate
 from smsdaemon.store.pool import Pool
-from tests.support.crashing import DONE, OUTLIVED, How, Life
+from tests.support.crashing import DONE, OUTLIVED, How, Life, Turn
 
 T = TypeVar("T")
 
@@ -116,31 +117,54 @@ class CrashingConnection:
         life = self._life
         life.reach_postgres()
         await life.awaited("BEGIN", _nothing, _nothing)
+        turn = Turn(life.server)
+        await life.spend(ensureDeferred(turn.acquire()))
         how: How | None = None
+        executed: Deferred[None] = Deferred()
+        go_on: Deferred[None] = Deferred()
 
         async def whole(cursor: Any) -> T:
             nonlocal how
-            result = await interaction(CrashingCursor(cursor, life))
+            result = await interaction(CrashingCursor(cursor, life, turn))
             how = life.meets("COMMIT")
-            if how in {How.LATE, How.COMMITS_LATE}:
+            if how in OUTLIVED:
+                executed.callback(None)
+                await go_on
+            elif how in {How.LATE, How.COMMITS_LATE}:
+                turn.release()
                 await life.pause()
             elif how is not None and how not in DONE and how is not How.SLOW:
                 life.fail(how)
             return result
 
-        result = await life.spend(
-            self._real.lend(
-                lambda connection: connection.runInteraction(lambda cursor: ensureDeferred(whole(cursor)))
-            )
+        outcome: list[Any] = []
+
+        def ended(result: Any) -> None:
+            turn.release()
+            outcome.append(result)
+            if not executed.called:
+                executed.callback(None)
+
+        committed: Deferred[Any] = self._real.lend(
+            lambda connection: connection.runInteraction(lambda cursor: ensureDeferred(whole(cursor)))
         )
+        committed.addBoth(ended)
+        await life.spend(executed)
+        if how in OUTLIVED:
+            turn.release()
+            ensureDeferred(life.server.commit_late(go_on, committed))
+            life.fail(how)
+        [result] = outcome
+        if isinstance(result, Failure):
+            result.raiseException()
         return await life.goes(how if how in {*DONE, How.SLOW} else None, partial(_given, result), _nothing)
 
 
 class CrashingCursor:
     """The part of txpostgres' Cursor that Pool.transaction uses."""
 
-    def __init__(self, real: Any, life: Life) -> None:
-        self._real, self._life = real, life
+    def __init__(self, real: Any, life: Life, turn: Turn) -> None:
+        self._real, self._life, self._turn = real, life, turn
 
     @property
     def description(self) -> Any:
@@ -153,8 +177,11 @@ class CrashingCursor:
         def do() -> Deferred[Any]:
             return cast("Deferred[Any]", self._real.execute(sql, params))
 
+        how = self._life.meets(f"step {_name(sql)}")
+        if how in {How.LATE, How.SLOW}:
+            self._turn.release()  # others go on meanwhile, and meet the locks of this transaction
         # Not Life.lives(): who dies here must unwind the transaction first.
-        return ensureDeferred(self._life.awaited(_name(sql), do, do))
+        return ensureDeferred(self._life.goes(how, do, do, in_turn=False))
 
 
 async def _take_back() -> None:
@@ -171,7 +198,7 @@ async def _given(value: T) -> T:
 
 def _name(sql: str) -> str:
     """What the code calls a statement."""
-    for module in (queries, message_queries, directory_queries):
+    for module in (queries, message_queries, part_queries, directory_queries):
         for name, value in vars(module).items():
             if value == sql and not name.startswith("_"):
                 return name

@@ -11,7 +11,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 
 from smsdaemon.domain.ids import time_of, uuid7
-from smsdaemon.domain.model import Client, Connector, Directory, InboundSMS, Receipt, Submission
+from smsdaemon.domain.model import Client, Connector, Directory, InboundSMS, Part, Receipt, Submission
 from smsdaemon.domain.refused import RefusedSMS
 from smsdaemon.errors import (
     NotRoutable,
@@ -255,6 +255,12 @@ class TokenTests(ReceiverTest):
         for token in ("old", "new"):
             self.successResultOf(self.receive(token=token))
 
+    def test_a_part_is_stored_as_such_and_one_that_cannot_be_one_as_a_whole(self) -> None:
+        good, bad = Part(reference="7", number=1, total=2), Part(reference="7", number=3, total=2)
+        for part in (good, bad):
+            self.successResultOf(self.receive(part=part))
+        self.assertEqual([message.part for message, *_ in self.store.accepted], [good, None])
+
     def test_a_token_that_is_not_required_may_be_anything(self) -> None:
         self.successResultOf(self.receive(token="whatever"))
 
@@ -272,6 +278,11 @@ class ProviderKeyTests(UnitTest):
         ]
         keys = {provider_key(first), *map(provider_key, others)}
         self.assertEqual(len(keys), 6)
+
+    def test_parts_of_one_sms_are_no_repeats_of_each_other(self) -> None:
+        parts = [Part(reference="7", number=n, total=3) for n in (1, 2, 3)]
+        keys = {provider_key(sms(provider_message_id="m", part=part)) for part in (None, *parts)}
+        self.assertEqual(len(keys), 4)
 
     def test_without_an_id_of_the_provider_nothing_is_a_repeat(self) -> None:
         self.assertIsNone(provider_key(sms(provider_message_id=None)))

@@ -66,6 +66,7 @@ class MetricsTests(UnitTest):
             "smsdaemon_journal_messages",
             "smsdaemon_journal_set_aside",
             "smsdaemon_breakers_open",
+            "smsdaemon_waiting_parts",
         ):
             self.assertIsNone(self.value(name))
         self.assertIsNone(self.value("smsdaemon_queue_messages", state="pending"))
@@ -90,8 +91,9 @@ class MetricsTests(UnitTest):
         self.gauges.journal(pending=9, aside=9)
         self.gauges.journal(pending=2, aside=1)
         self.gauges.breakers_open(3)
-        names = ("journal_messages", "journal_set_aside", "breakers_open")
-        self.assertEqual([self.value(f"smsdaemon_{name}") for name in names], [2, 1, 3])
+        self.gauges.waiting_parts(4)
+        names = ("journal_messages", "journal_set_aside", "breakers_open", "waiting_parts")
+        self.assertEqual([self.value(f"smsdaemon_{name}") for name in names], [2, 1, 3, 4])
 
     def test_what_happens_rarely_is_counted_from_zero_on(self) -> None:
         names = ("journaled_messages", "journal_failures", "refused_kept", "refused_dropped", "leases_lost")

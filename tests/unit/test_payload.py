@@ -53,6 +53,12 @@ class PayloadTests(UnitTest):
             ],
         )
 
+    def test_missing_parts_are_named_only_where_some_are_missing(self) -> None:
+        whole = document(delivery(sms=sms(parts=3)), target())["data"]
+        self.assertEqual((whole["parts"], "parts_missing" in whole), (3, False))
+        given_up = document(delivery(sms=sms(parts=3, parts_missing=(2,))), target())["data"]
+        self.assertEqual((given_up["parts"], given_up["parts_missing"]), (3, [2]))
+
     def test_hops_are_kind_and_name(self) -> None:
         hops = (Hop(kind="application", name="survey"), Hop(kind="application", name="vip"))
         self.assertEqual(

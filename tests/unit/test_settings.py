@@ -86,15 +86,18 @@ class ValueTests(SettingsTest):
         settings = self.load(HTTP)
         self.assertEqual((settings.database.allow_unsafe, settings.receiver.journal), (False, True))
         self.assertEqual(settings.receiver.journal_after, 0.5)
+        self.assertEqual(settings.receiver.concatenation_timeout, 1800.0)
         self.assertEqual((settings.routing.breaker_failures, settings.routing.breaker_probe), (10, 5.0))
 
     def test_what_keeps_sms_from_being_lost_can_be_set_to_its_bounds(self) -> None:
         settings = self.load(
             f"{HTTP}[database]\nallow_unsafe = true\n[receiver]\njournal = false\njournal_after = 4\n"
+            "concatenation_timeout = 1\n"
             "[routing]\nbreaker_failures = 1\nbreaker_probe = 0.1\n"
         )
         self.assertEqual((settings.database.allow_unsafe, settings.receiver.journal), (True, False))
         self.assertEqual(settings.receiver.journal_after, 4.0)
+        self.assertEqual(settings.receiver.concatenation_timeout, 1.0)
         self.assertEqual((settings.routing.breaker_failures, settings.routing.breaker_probe), (1, 0.1))
         self.assertEqual(self.load(f"{HTTP}[receiver]\njournal_after = 0.01\n").receiver.journal_after, 0.01)
 
@@ -222,10 +225,13 @@ class ProblemTests(SettingsTest):
     def test_what_keeps_sms_from_being_lost_has_its_types_and_bounds(self) -> None:
         self.assert_problems(
             HTTP + '[database]\nallow_unsafe = "true"\n[receiver]\njournal = 1\njournal_after = 4.01\n'
+            "concatenation_timeout = 0.9\n"
             "[routing]\nbreaker_failures = 0\nbreaker_probe = 0\n",
             f"FILE: database.allow_unsafe: is a string, not true or false; {FLAG}",
             f"FILE: receiver.journal: is a whole number, not true or false; {FLAG}",
             f"FILE: receiver.journal_after: 4.01 is not allowed; {AFTER}",
+            "FILE: receiver.concatenation_timeout: 0.9 is not allowed; "
+            "allowed: a number of seconds from 1 to 604800 (a week)",
             f"FILE: routing.breaker_failures: 0 is not allowed; {FAILURES}",
             f"FILE: routing.breaker_probe: 0 is not allowed; {SOME_SECONDS}",
         )
@@ -254,8 +260,8 @@ class ProblemTests(SettingsTest):
         self.assert_problems(
             HTTP + '[receiver]\ntrusted_proxies = []\n[admin]\nlisten = ["unix:/a"]\ncertificate = ""\n',
             "FILE: admin.certificate: unknown key; allowed: listen",
-            "FILE: receiver.trusted_proxies: unknown key; "
-            "allowed: journal, journal_after, max_body_bytes, max_url_bytes, profiles, public_url",
+            "FILE: receiver.trusted_proxies: unknown key; allowed: concatenation_timeout, journal, "
+            "journal_after, max_body_bytes, max_url_bytes, profiles, public_url",
         )
 
     def test_an_empty_state_folder_is_refused(self) -> None:
