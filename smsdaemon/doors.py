@@ -33,6 +33,7 @@ from smsdaemon.web.bounded import BoundedSite, Bounds
 from smsdaemon.web.profile_pages import Surroundings
 from smsdaemon.web.receiver import ReceiverPages
 from smsdaemon.web.routes import Page
+from smsdaemon.web.waiting import Waiting
 
 RECEIVER_PATH = "/SMSReceiver"
 HTTP, HTTPS, ADMIN = "http.listen", "https.listen", "admin.listen"
@@ -174,7 +175,7 @@ def _profile_pages(
         desk=desk,
         public_url=settings.receiver.public_url,
         observe=metrics.request_answered,
-        clock=reactor,
+        waiting=Waiting(reactor),
     )
     return profile_pages.pages(list(profiles.values()), surroundings, RECEIVER_PATH)
 

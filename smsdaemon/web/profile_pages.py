@@ -5,22 +5,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NoReturn, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from smsdaemon.deferreds import follower
 from smsdaemon.domain.model import Receipt, Submission, WireRequest
 from smsdaemon.domain.reading import ProviderAnswer, Reading
-from smsdaemon.errors import SmsDaemonError, StoreUnavailable, UnsupportedBody
+from smsdaemon.errors import SmsDaemonError, UnsupportedBody
 from smsdaemon.web.answers import Answer
 from smsdaemon.web.errors import MethodNotAllowed, detail, refusal
-from smsdaemon.web.receiver import ANSWER_SECONDS
 from smsdaemon.web.request import BoundedRequest, Observe
 from smsdaemon.web.routes import Page
+from smsdaemon.web.waiting import Waiting
 
 _T = TypeVar("_T")
 _IDS_TOLD = 50
@@ -65,7 +63,7 @@ class Surroundings:
     public_url: str
     """Up to what stands before ``/SMSReceiver``, "" where requests say it."""
     observe: Observe
-    clock: IReactorTime
+    waiting: Waiting
 
 
 def pages(profiles: Sequence[Profile], surroundings: Surroundings, path: str) -> dict[bytes, Page]:
@@ -106,9 +104,7 @@ class ProfilePage:
     def _answer_when(
         self, done: Deferred[_T], request: BoundedRequest, answer: Callable[[_T], Answer]
     ) -> Deferred[None]:
-        # Whoever hangs up cancels the follower only: a write that is cancelled breaks the pool.
-        followed = follower(done)
-        followed.addTimeout(ANSWER_SECONDS, self._around.clock, _too_slow)
+        followed = self._around.waiting.follow(done)
         return followed.addCallback(answer).addCallback(request.answer).addErrback(self._refuse, request)
 
     def _stored(self, receipts: list[Receipt], wire: WireRequest, reading: Reading) -> Answer:
@@ -181,7 +177,3 @@ def _web_answer(answer: ProviderAnswer) -> Answer:
         answer.body,
         tuple((name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in answer.headers),
     )
-
-
-def _too_slow(_result: object, seconds: float) -> NoReturn:
-    raise StoreUnavailable(f"the SMS was not stored within {seconds} s")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred
@@ -12,20 +12,14 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from werkzeug.exceptions import HTTPException
 
-from smsdaemon.deadlines import Deadlines
-from smsdaemon.deferreds import follower
 from smsdaemon.domain.model import RawRequest, Receipt, Submission
-from smsdaemon.errors import StoreUnavailable, UnsupportedBody
+from smsdaemon.errors import UnsupportedBody
 from smsdaemon.ports import Provider
 from smsdaemon.web.answers import TEXT, Answer, accepted
 from smsdaemon.web.errors import MethodNotAllowed, NoSuchPage, PageIsReadOnly
 from smsdaemon.web.request import BoundedRequest, Observe
 from smsdaemon.web.routes import ExactRoutes, Page
-
-T = TypeVar("T")
-
-ANSWER_SECONDS = 4.9
-"""Contract 3 says 5; the rest is for the way there and back."""
+from smsdaemon.web.waiting import Waiting
 
 
 class Receiver(Protocol):
@@ -56,9 +50,7 @@ class ReceiverPages:
         """
         self._receiver, self._provider = receiver, provider
         self._observe, self._ready = observe, ready
-        self._deadlines: Deadlines[Deferred[Receipt]] = Deadlines(
-            seconds=ANSWER_SECONDS, clock=clock, on_late=_too_slow
-        )
+        self._waiting = Waiting(clock)
         self._profile_pages = profile_pages
 
     def resource(self) -> IResource:
@@ -70,16 +62,8 @@ class ReceiverPages:
         """Contract 3. What goes wrong on the way is answered by the request, from the one table."""
         request.observed_by(self._observe)
         submission = self._provider.read(_raw_request(request))
-        # The write belongs to the store. Whoever hangs up, or Klein for them, and our own impatience
-        # cancel the follower only: a write that is cancelled breaks the pool (DESIGN, F1).
-        stored = follower(self._receiver.receive(submission))
-        self._deadlines.begin(stored)
-        stored.addBoth(self._ended, stored)
+        stored = self._waiting.follow(self._receiver.receive(submission))
         return stored.addCallback(_accept, request).addErrback(_not_stored, request)
-
-    def _ended(self, result: T, stored: Deferred[Receipt]) -> T:
-        self._deadlines.end(stored)
-        return result
 
     @app.route("/health/ready")
     def health(self, request: BoundedRequest) -> None:
@@ -117,10 +101,6 @@ _UNCODED = (b"", b"identity")
 
 def _accept(receipt: Receipt, request: BoundedRequest) -> None:
     request.answer(accepted(receipt.id, request.wants_json()))
-
-
-def _too_slow(stored: Deferred[Receipt]) -> None:
-    stored.errback(StoreUnavailable(f"the SMS was not stored within {ANSWER_SECONDS} s"))
 
 
 def _not_stored(failure: Failure, request: BoundedRequest) -> None:

@@ -32,6 +32,7 @@ from smsdaemon.web import profile_pages
 from smsdaemon.web.bounded import BoundedSite, Bounds
 from smsdaemon.web.profile_pages import Surroundings
 from smsdaemon.web.receiver import ReceiverPages
+from smsdaemon.web.waiting import Waiting
 from tests.support.cases import ReactorTest
 from tests.support.peers import listen
 from tests.support.raw_peer import RawPeer, Response
@@ -149,7 +150,7 @@ class ProfileSite:
             desk=desk,
             public_url=public_url,
             observe=lambda status, _: self.statuses.append(status),
-            clock=reactor,
+            waiting=Waiting(reactor),
         )
         pages = ReceiverPages(
             receiver=receiver,
