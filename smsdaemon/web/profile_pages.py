@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from smsdaemon.deferreds import follower
 from smsdaemon.domain.model import Receipt, Submission, WireRequest
 from smsdaemon.domain.reading import ProviderAnswer, Reading
-from smsdaemon.errors import SmsDaemonError, StoreUnavailable, UnsupportedBody
+from smsdaemon.errors import MalformedRequest, SmsDaemonError, StoreUnavailable, UnsupportedBody
 from smsdaemon.web.answers import Answer
 from smsdaemon.web.bounded import BoundedRequest, Observe
 from smsdaemon.web.errors import MethodNotAllowed, detail, refusal
@@ -54,6 +54,10 @@ class Desk(Protocol):
 
     def not_an_sms(self, profile: str, kind: str) -> None:
         """Something was no SMS, and is only counted."""
+        ...
+
+    def unreadable(self, profile: str, why: str) -> None:
+        """A request could not be read."""
         ...
 
 
@@ -98,7 +102,9 @@ class ProfilePage:
                 request.answer(_web_answer(reading.answer))
                 return None
             stored = self._around.desk.receive(self._profile.name, wire, reading.submissions)
-        except SmsDaemonError:
+        except SmsDaemonError as error:
+            if isinstance(error, MalformedRequest):
+                self._around.desk.unreadable(self._profile.name, str(error))
             self._refuse(Failure(), request)
             return None
         return self._answer_when(stored, request, lambda receipts: self._stored(receipts, wire, reading))

@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from smsdaemon.deferreds import follower
 from smsdaemon.domain.model import RawRequest, Receipt, Submission
-from smsdaemon.errors import StoreUnavailable, UnsupportedBody
+from smsdaemon.errors import StoreUnavailable, TokenRefused, UnsupportedBody
 from smsdaemon.ports import Provider
 from smsdaemon.web.answers import TEXT, Answer, accepted
 from smsdaemon.web.bounded import BoundedRequest, Observe
@@ -31,6 +31,10 @@ class Receiver(Protocol):
     def receive(self, submission: Submission) -> Deferred[Receipt]: ...
 
 
+Watch = Callable[[RawRequest, Submission, bool], object]
+"""Told of a request, what it says, and whether it was accepted (or else its token refused)."""
+
+
 class ReceiverPages:
     """What a provider, and a load balancer, can ask for."""
 
@@ -45,6 +49,7 @@ class ReceiverPages:
         observe: Observe,
         ready: Callable[[], bool],
         clock: IReactorTime,
+        watch: Watch,
         profile_pages: Mapping[bytes, Page] | None = None,
     ) -> None:
         """``observe`` is told of every answer of ``/SMSReceiver``; ``ready``: whether we can accept.
@@ -53,7 +58,7 @@ class ReceiverPages:
         """
         self._receiver, self._provider = receiver, provider
         self._observe, self._ready, self._clock = observe, ready, clock
-        self._profile_pages = profile_pages
+        self._watch, self._profile_pages = watch, profile_pages
 
     def resource(self) -> IResource:
         """The root for a BoundedSite."""
@@ -63,12 +68,29 @@ class ReceiverPages:
     def receive(self, request: BoundedRequest) -> Deferred[None]:
         """Contract 3. What goes wrong on the way is answered by the request, from the one table."""
         request.observed_by(self._observe)
-        submission = self._provider.read(_raw_request(request))
+        raw = _raw_request(request)
+        submission = self._provider.read(raw)
         # The write belongs to the store. Whoever hangs up, or Klein for them, and our own impatience
         # cancel the follower only: a write that is cancelled breaks the pool (DESIGN, F1).
         stored = follower(self._receiver.receive(submission))
         stored.addTimeout(ANSWER_SECONDS, self._clock, _too_slow)
-        return stored.addCallback(_accept, request).addErrback(_not_stored, request)
+        answered = stored.addCallback(self._accept, request, raw, submission)
+        return answered.addErrback(self._not_stored, request, raw, submission)
+
+    def _accept(
+        self, receipt: Receipt, request: BoundedRequest, raw: RawRequest, submission: Submission
+    ) -> None:
+        request.answer(accepted(receipt.id, request.wants_json()))
+        self._watch(raw, submission, True)
+
+    def _not_stored(
+        self, failure: Failure, request: BoundedRequest, raw: RawRequest, submission: Submission
+    ) -> None:
+        if failure.check(TokenRefused):
+            self._watch(raw, submission, False)
+        # Cancelled by Klein, because the peer is gone.
+        if not failure.check(CancelledError):
+            request.processingFailed(failure)
 
     @app.route("/health/ready")
     def health(self, request: BoundedRequest) -> None:
@@ -104,15 +126,5 @@ def _raw_request(request: BoundedRequest) -> RawRequest:
 _UNCODED = (b"", b"identity")
 
 
-def _accept(receipt: Receipt, request: BoundedRequest) -> None:
-    request.answer(accepted(receipt.id, request.wants_json()))
-
-
 def _too_slow(_result: object, seconds: float) -> NoReturn:
     raise StoreUnavailable(f"the SMS was not stored within {seconds} s")
-
-
-def _not_stored(failure: Failure, request: BoundedRequest) -> None:
-    # Cancelled by Klein, because the peer is gone.
-    if not failure.check(CancelledError):
-        request.processingFailed(failure)
