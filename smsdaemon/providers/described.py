@@ -1,0 +1,177 @@
+"""Profiles told to people (`smsdaemon provider show`, docs/providers.md): how they sign, what they answer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import fields, frozen
+
+from smsdaemon.domain.reading import ProviderAnswer
+from smsdaemon.ports import Scheme
+from smsdaemon.providers.answering import rendered
+from smsdaemon.providers.profile import AnswerRule, Profile
+
+SIGNED_IN = {
+    "basic": "the header Authorization: Basic",
+    "httpsms": "the header Authorization: Bearer (a JWT)",
+    "messagebird_hmac": "the headers MessageBird-Signature and MessageBird-Request-Timestamp",
+    "plivo": "the headers X-Plivo-Signature-V3 and -V3-Nonce, or those of V2",
+    "seven": "the headers X-Signature, X-Nonce and X-Timestamp",
+    "sinch": "the headers x-sinch-webhook-signature, -nonce, -timestamp and -algorithm",
+    "sns": "the members Signature, SignatureVersion and SigningCertURL of the body",
+    "telnyx": "the headers telnyx-signature-ed25519 and telnyx-timestamp",
+    "vonage_jwt": "the header Authorization: Bearer (a JWT)",
+    "vonage_sms": "the field sig, with timestamp and nonce",
+}
+"""Of schemes whose names are not parameters."""
+COVERS_URL = frozenset({"twilio", "plivo", "messagebird_jwt", "messagebird_hmac", "seven", "httpsms"})
+"""Schemes whose signature covers the URL, or a part of it."""
+
+Rows = list[tuple[str, str]]
+
+
+@frozen(kw_only=True)
+class Told:
+    """A profile in words."""
+
+    name: str
+    description: str
+    path: str
+    methods: tuple[str, ...]
+    body: str
+    scheme: str
+    """Its name, "none" where there is none."""
+    signed_in: str
+    """Which header or field signs; empty: none."""
+    covers: str
+    secrets: str
+    """What provider_secrets holds; empty: nothing."""
+    required: bool
+    """Whether requests must be signed."""
+    covers_url: bool
+    receiver_in_url: bool
+    """The requests carry no receiver, so that it stands in the URL's query."""
+    setup: str
+    repeats: str
+    parts: str
+    not_sms: tuple[str, ...]
+    answers: tuple[tuple[str, str], ...]
+    """What it hears, where that is not what the table of the API says."""
+    quirks: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+def told(profile: Profile) -> Told:
+    """Everything that an operator needs."""
+    authentication, about = profile.authentication, profile.about
+    scheme = authentication.scheme if authentication else None
+    return Told(
+        name=profile.name,
+        description=about.description,
+        path=f"/SMSReceiver/{profile.name}" + ("" if profile.fields.receiver else "?receiver=NUMBER"),
+        methods=profile.methods,
+        body=_body(profile),
+        scheme=scheme.name if scheme else "none",
+        signed_in=signed_in(scheme) if scheme else "",
+        covers=_covers(scheme) if scheme else "",
+        secrets=scheme.takes if scheme else "",
+        required=profile.signs,
+        covers_url=scheme is not None and scheme.name in COVERS_URL,
+        receiver_in_url=not profile.fields.receiver,
+        setup=_line(about.setup),
+        repeats=_line(about.repeats),
+        parts=_parts(profile),
+        not_sms=_not_sms(profile),
+        answers=tuple(_answers(profile)),
+        quirks=tuple(map(_line, about.quirks)),
+        sources=about.sources,
+    )
+
+
+def signed_in(scheme: Scheme) -> str:
+    """Which header or field holds the signature or the secret."""
+    header, parameter = getattr(scheme, "header", ""), getattr(scheme, "parameter", "")
+    if header:
+        others = [
+            value
+            for a in fields(type(scheme))
+            if a.name in ("timestamp_header", "nonce_header") and (value := getattr(scheme, a.name))
+        ]
+        return f"the header {' and '.join([header, *others])}"
+    if parameter:
+        return f"the parameter {parameter} of URL or form"
+    return SIGNED_IN.get(scheme.name, "")
+
+
+def _covers(scheme: Scheme) -> str:
+    """The first sentence of the scheme's docstring."""
+    text = " ".join((inspect.getdoc(type(scheme)) or "").split("\n\n")[0].split()).replace("``", "")
+    return text or ("the body" if scheme.covers_body else "")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _body(profile: Profile) -> str:
+    formats = list(dict.fromkeys(profile.request.formats.values()))
+    found = ", ".join(formats) if formats else "none"
+    if profile.request.inner is not None:
+        found += f" with {profile.request.inner.format} in {profile.request.inner.field.text}"
+    return found + (", several SMS at once" if profile.request.batch is not None else "")
+
+
+def _parts(profile: Profile) -> str:
+    parts = profile.parts
+    if parts is None:
+        return ""
+    if parts.reference:
+        by = f"by the fields {', '.join(_first(a) for a in (parts.reference, parts.number, parts.total))}"
+        return f"joined here, {by}" + (" or the UDH" if parts.udh else "")
+    if parts.udh:
+        return f"joined here, by the UDH in {_first(parts.udh)}"
+    return f"joined by the provider; {_first(parts.count)} says how many there were" if parts.count else ""
+
+
+def _first(alternatives: Sequence[Any]) -> str:
+    return next((a.selector.text for a in alternatives if a.selector is not None), "a constant")
+
+
+def _not_sms(profile: Profile) -> tuple[str, ...]:
+    names = [rule.name for rule in profile.not_sms]
+    if profile.is_sms:
+        names.append(profile.otherwise)
+    return tuple(dict.fromkeys(names))
+
+
+# --- answers ----------------------------------------------------------------------------------
+
+
+def _answers(profile: Profile) -> list[tuple[str, str]]:
+    rules = profile.answers
+    found = [("success", _hears(rules.success, 200))]
+    if rules.duplicate is not None:
+        found.append(("a repeat", _hears(rules.duplicate, 200)))
+    if rules.not_an_sms is not None:
+        found.append(("no SMS", _hears(rules.not_an_sms, 200)))
+    found += [(rule.name, _hears(rule.answer, 200)) for rule in profile.not_sms if rule.answer is not None]
+    for status, rule in sorted(rules.by_status.items()):
+        found.append((f"{status}", _hears(rule, status)))
+    if rules.errors is not None:
+        found.append(("other errors" if rules.by_status else "errors", _hears(rules.errors, None)))
+    return found
+
+
+def _hears(rule: AnswerRule, status: int | None) -> str:
+    answer: ProviderAnswer = rendered(rule, status or 500, lambda wanted: f"{{{wanted.text}}}", "{detail}")
+    body = answer.body.decode()
+    if status is not None and rule.body is None and status < 300:
+        body = ""
+    number = f"{answer.status}, " if status is not None or rule.status is not None else ""
+    if not body:
+        return f"{number}no body"
+    said = f"{number}{answer.content_type.partition(';')[0]}: {_line(body)}"
+    headers = ", ".join(f"{name}: {value}" for name, value in answer.headers)
+    return f"{said} ({headers})" if headers else said
