@@ -16,14 +16,17 @@ _MAX_UDH = 256
 _MAX_COUNT = 255
 
 
-def part_and_count(rules: PartRules, scope: Scope) -> tuple[Part | None, int]:
-    """The part, if it is one, and how many the provider has joined itself.
+def part_and_count(all_rules: tuple[PartRules, ...], scope: Scope) -> tuple[Part | None, int]:
+    """By the first rules whose conditions hold: the part, if it is one, and how many the provider has joined itself.
 
     Raises MalformedRequest for what cannot be, where the profile wants that refused; otherwise the
     SMS is taken as if nothing had been said of parts.
     """
+    rules = next((rules for rules in all_rules if scope.all_hold(rules.when)), None)
+    if rules is None:
+        return None, 1
     try:
-        part = _part(rules, scope) if scope.all_hold(rules.when) else None
+        part = _part(rules, scope)
     except ValueError as error:
         if rules.refuse_invalid:
             raise MalformedRequest(f"the parts cannot be understood: {error}") from error

@@ -114,7 +114,7 @@ class TextRules:
 
 @frozen(kw_only=True)
 class PartRules:
-    """How a part of a concatenated SMS is recognised, by three fields or by a UDH."""
+    """Where the conditions hold: how a part of a concatenated SMS is recognised, by three fields or by a UDH."""
 
     when: tuple[Condition, ...] = ()
     reference: Alternatives = ()
@@ -189,7 +189,8 @@ class Profile:
     not_sms: tuple[NotAnSms, ...] = ()
     fields: Fields
     text: TextRules = TextRules()
-    parts: PartRules | None = None
+    parts: tuple[PartRules, ...] = ()
+    """The first whose conditions hold is used."""
     time: TimeRule | None = None
     authentication: Authentication | None = None
     handshake: Handshake | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, tzinfo
 from typing import Any, cast
 
@@ -12,8 +12,9 @@ from attrs import evolve, fields
 
 from smsdaemon.domain.reading import GENERIC
 from smsdaemon.errors import ConfigurationError
-from smsdaemon.ports import Handshake
+from smsdaemon.ports import Handshake, PreparedScheme, Scheme
 from smsdaemon.providers import times
+from smsdaemon.providers.any_scheme import AnyScheme
 from smsdaemon.providers.handshakes import HANDSHAKES
 from smsdaemon.providers.profile import (
     About,
@@ -95,9 +96,9 @@ def _profile(table: Table, name: str, file: str) -> Profile:
         not_sms=_not_sms(table),
         fields=_fields(table),
         text=_text(table.table("text")),
-        parts=_parts(table.table("parts")),
+        parts=tuple(map(_parts, table.one_or_several("parts"))),
         time=_time(table.table("time")),
-        authentication=_authentication(table.table("authentication")),
+        authentication=_authentication(table, table.one_or_several("authentication")),
         handshake=_handshake(table.table("handshake")),
         answers=answers(table.table("answers")),
     )
@@ -242,9 +243,7 @@ def _text(table: Table | None) -> TextRules:
     return found
 
 
-def _parts(table: Table | None) -> PartRules | None:
-    if table is None:
-        return None
+def _parts(table: Table) -> PartRules:
     found = PartRules(
         when=conditions(table, "when"),
         reference=alternatives(table, "reference"),
@@ -278,16 +277,24 @@ def _time(table: Table | None) -> TimeRule | None:
     return found
 
 
-def _authentication(table: Table | None) -> Authentication | None:
-    if table is None:
+def _authentication(table: Table, entries: Sequence[Table]) -> Authentication | None:
+    required = [entry.value("required", bool, True) for entry in entries]
+    schemes = [scheme for entry in entries if (scheme := _scheme(entry)) is not None]
+    if not schemes:
         return None
-    name, required = table.value("scheme", str, ""), table.value("required", bool, True)
+    if len(schemes) == 1:
+        return Authentication(scheme=schemes[0], required=all(required))
+    if any(isinstance(scheme, PreparedScheme) for scheme in schemes):
+        table.wrong("authentication", "allowed beside another scheme: one that needs no network")
+    return Authentication(scheme=AnyScheme(schemes=tuple(schemes)), required=all(required))
+
+
+def _scheme(table: Table) -> Scheme | None:
     try:
-        scheme = make_scheme(name, _given(table))
+        return make_scheme(table.value("scheme", str, ""), _given(table))
     except (TypeError, ValueError) as error:
         table.wrong("", str(error))
         return None
-    return Authentication(scheme=scheme, required=required)
 
 
 def _handshake(table: Table | None) -> Handshake | None:

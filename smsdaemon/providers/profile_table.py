@@ -118,6 +118,13 @@ class Table:
             return []
         return [Table(entry, f"{self.path(key)}[{n}]", self._problems) for n, entry in enumerate(found)]
 
+    def one_or_several(self, key: str) -> list[Table]:
+        """A table [key], or tables [[key]]."""
+        if isinstance(self._content.get(key), list):
+            return self.tables(key)
+        found = self.table(key)
+        return [] if found is None else [found]
+
     def unasked(self) -> list[str]:
         """The keys that nobody has asked for."""
         return [key for key in self._content if key not in self._asked]

@@ -216,7 +216,7 @@ class ProfileReader:
             raise MalformedRequest("missing: " + ", ".join(missing))
         content, encoding, raw = text
         part, count = None, 1
-        if self.profile.parts is not None:
+        if self.profile.parts:
             part, count = part_and_count(self.profile.parts, scope)
         token = self._bounded(scope, fields.token, "token", MAX_TOKEN) or scope.query_text(_QUERY_TOKEN)
         if token is not None and len(token) > MAX_TOKEN:
