@@ -37,7 +37,7 @@ def list_(context: click.Context, config: Path | None, as_json: bool) -> None:
         rows = [("generic", "token", GENERIC)]
         for profile in load(read_settings(config).receiver.profiles).values():
             described = told(profile.profile)
-            rows.append((described.name, described.scheme, described.description))
+            rows.append((described.name, _schemes(described), described.description))
         width, schemes = (max(len(row[column]) for row in rows) for column in (0, 1))
         for name, scheme, description in rows:
             if as_json:
@@ -78,7 +78,6 @@ def _lines(described: Told, url: str) -> Iterator[str]:
         ("methods", ", ".join(described.methods)),
         ("body", described.body),
         ("set-up", described.setup),
-        ("signature", signature_text(described)),
         ("secrets", described.secrets and f"provider_secrets: {described.secrets}"),
         ("public_url", "must be as the provider calls it" if described.covers_url else ""),
         ("long SMS", described.parts),
@@ -87,6 +86,8 @@ def _lines(described: Told, url: str) -> Iterator[str]:
     ):
         if text:
             yield f"{name:12}{text}"
+    for text in signature_texts(described):
+        yield f"{'signature':12}{text}"
     for what, answer in described.answers:
         yield f"{'hears':12}{what}: {answer}"
     for kind, texts in (("quirk", described.quirks), ("source", described.sources)):
@@ -94,12 +95,18 @@ def _lines(described: Told, url: str) -> Iterator[str]:
             yield f"{kind:12}{text}"
 
 
-def signature_text(described: Told) -> str:
-    """One line."""
-    if described.scheme == "none":
-        return "none: anybody who knows the URL can send; a token in its query helps (require_token)"
-    must = "" if described.required else "; only checked where the connector has provider_secrets"
-    return f"{described.scheme}, in {described.signed_in or 'the request'}: {described.covers}{must}"
+def signature_texts(described: Told) -> Iterator[str]:
+    """A line for each way to sign, or one that says that there is none."""
+    if not described.signatures:
+        yield "none: whoever knows the URL can send; require a token and put it into the URL's query"
+    for signature in described.signatures:
+        yield f"{signature.scheme}, in {signature.place}: {signature.covers}"
+    if described.signatures and not described.required:
+        yield "only checked where the connector has provider_secrets"
+
+
+def _schemes(described: Told) -> str:
+    return " or ".join(signature.scheme for signature in described.signatures) or "none"
 
 
 provider.add_command(provider_try)

@@ -11,6 +11,7 @@ from attrs import fields, frozen
 from smsdaemon.domain.reading import ProviderAnswer
 from smsdaemon.ports import Scheme
 from smsdaemon.providers.answering import rendered
+from smsdaemon.providers.any_scheme import AnyScheme
 from smsdaemon.providers.profile import AnswerRule, Profile
 
 SIGNED_IN = {
@@ -33,6 +34,17 @@ Rows = list[tuple[str, str]]
 
 
 @frozen(kw_only=True)
+class Signature:
+    """One way in which requests are signed."""
+
+    scheme: str
+    place: str
+    """Which header or field signs."""
+    covers: str
+    """The first paragraph of the scheme's docstring."""
+
+
+@frozen(kw_only=True)
 class Told:
     """A profile in words."""
 
@@ -41,11 +53,8 @@ class Told:
     path: str
     methods: tuple[str, ...]
     body: str
-    scheme: str
-    """Its name, "none" where there is none."""
-    signed_in: str
-    """Which header or field signs; empty: none."""
-    covers: str
+    signatures: tuple[Signature, ...]
+    """One of them is enough; empty: the provider signs nothing."""
     secrets: str
     """What provider_secrets holds; empty: nothing."""
     required: bool
@@ -67,18 +76,17 @@ def told(profile: Profile) -> Told:
     """Everything that an operator needs."""
     authentication, about = profile.authentication, profile.about
     scheme = authentication.scheme if authentication else None
+    schemes = scheme.schemes if isinstance(scheme, AnyScheme) else (scheme,) if scheme else ()
     return Told(
         name=profile.name,
         description=about.description,
         path=f"/SMSReceiver/{profile.name}" + ("" if profile.fields.receiver else "?receiver=NUMBER"),
         methods=profile.methods,
         body=_body(profile),
-        scheme=scheme.name if scheme else "none",
-        signed_in=signed_in(scheme) if scheme else "",
-        covers=_covers(scheme) if scheme else "",
+        signatures=tuple(map(_signature, schemes)),
         secrets=scheme.takes if scheme else "",
         required=profile.signs,
-        covers_url=scheme is not None and scheme.name in COVERS_URL,
+        covers_url=any(one.name in COVERS_URL for one in schemes),
         receiver_in_url=not profile.fields.receiver,
         setup=_line(about.setup),
         repeats=_line(about.repeats),
@@ -90,8 +98,14 @@ def told(profile: Profile) -> Told:
     )
 
 
-def signed_in(scheme: Scheme) -> str:
-    """Which header or field holds the signature or the secret."""
+def _signature(scheme: Scheme) -> Signature:
+    paragraph = _line((inspect.getdoc(type(scheme)) or "").split("\n\n")[0]).replace("``", "")
+    signs = getattr(scheme, "signs", "")
+    covers = f"HMAC of {signs}, in {scheme.encoding}" if signs else paragraph  # type: ignore[attr-defined]
+    return Signature(scheme=scheme.name, place=_place(scheme), covers=covers)
+
+
+def _place(scheme: Scheme) -> str:
     header, parameter = getattr(scheme, "header", ""), getattr(scheme, "parameter", "")
     if header:
         others = [
@@ -103,12 +117,6 @@ def signed_in(scheme: Scheme) -> str:
     if parameter:
         return f"the parameter {parameter} of URL or form"
     return SIGNED_IN.get(scheme.name, "")
-
-
-def _covers(scheme: Scheme) -> str:
-    """The first sentence of the scheme's docstring."""
-    text = " ".join((inspect.getdoc(type(scheme)) or "").split("\n\n")[0].split()).replace("``", "")
-    return text or ("the body" if scheme.covers_body else "")
 
 
 def _line(text: str) -> str:
@@ -124,15 +132,18 @@ def _body(profile: Profile) -> str:
 
 
 def _parts(profile: Profile) -> str:
-    parts = profile.parts
-    if parts is None:
-        return ""
-    if parts.reference:
-        by = f"by the fields {', '.join(_first(a) for a in (parts.reference, parts.number, parts.total))}"
-        return f"joined here, {by}" + (" or the UDH" if parts.udh else "")
-    if parts.udh:
-        return f"joined here, by the UDH in {_first(parts.udh)}"
-    return f"joined by the provider; {_first(parts.count)} says how many there were" if parts.count else ""
+    found = []
+    for parts in profile.parts:
+        if parts.reference:
+            names = ", ".join(_first(a) for a in (parts.reference, parts.number, parts.total))
+            found.append(
+                f"joined here, by {names}" + (f" or the UDH in {_first(parts.udh)}" if parts.udh else "")
+            )
+        elif parts.udh:
+            found.append(f"joined here, by the UDH in {_first(parts.udh)}")
+        elif parts.count:
+            found.append(f"joined by the provider; {_first(parts.count)} says how many there were")
+    return "; or ".join(dict.fromkeys(found))
 
 
 def _first(alternatives: Sequence[Any]) -> str:

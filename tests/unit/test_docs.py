@@ -8,6 +8,7 @@ from pathlib import Path
 from smsdaemon.cli.main import main
 from tests.chaos.checker import INVARIANTS
 from tests.support.cases import UnitTest
+from tests.support.provider_docs import PAGE, page
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -57,6 +58,9 @@ class DocumentationTests(UnitTest):
             and f'"{name.removesuffix("_seconds")}"' not in source
         }
         self.assertEqual(missing, set())
+
+    def test_the_page_of_providers_is_made_of_the_profiles(self) -> None:
+        self.assertTrue(self.text(PAGE) == page(), "make docs-providers")
 
     def test_every_link_leads_to_a_file(self) -> None:
         missing = [
