@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
 import click
 from attrs import field, frozen
@@ -230,7 +232,7 @@ async def _check_signature(tried: _Tried, reactor: Reactor) -> bool:
             raise Failed(f"secret no. {place} cannot be used: {error}") from None
     try:
         if isinstance(scheme, PreparedScheme):
-            await scheme.prepare(tried.wire, tried.secrets, tried.at, HttpsFetch(reactor=reactor))
+            await scheme.prepare(tried.wire, tried.secrets, tried.at, HttpsFetch(reactor=cast(Any, reactor)))
         verified = scheme.verify(tried.wire, tried.secrets, tried.at)
     except (SignatureRefused, FetchFailed) as error:
         say("signature", f"WRONG ({scheme.name}, at {tried.at:%Y-%m-%dT%H:%M:%SZ}): {error}")
@@ -245,7 +247,7 @@ async def _check_signature(tried: _Tried, reactor: Reactor) -> bool:
 
 def _content(path: Path) -> bytes:
     try:
-        return click.get_binary_stream("stdin").read() if str(path) == "-" else path.read_bytes()
+        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
         raise Failed(f"{path}: {error.strerror}") from None
 

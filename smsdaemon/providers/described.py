@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import fields, frozen
+from attrs import frozen
 
 from smsdaemon.domain.reading import ProviderAnswer
 from smsdaemon.ports import Scheme
@@ -108,12 +108,9 @@ def _signature(scheme: Scheme) -> Signature:
 def _place(scheme: Scheme) -> str:
     header, parameter = getattr(scheme, "header", ""), getattr(scheme, "parameter", "")
     if header:
-        others = [
-            value
-            for a in fields(type(scheme))
-            if a.name in ("timestamp_header", "nonce_header") and (value := getattr(scheme, a.name))
-        ]
-        return f"the header {' and '.join([header, *others])}"
+        others = [getattr(scheme, name, "") for name in ("timestamp_header", "nonce_header")]
+        names = [header, *filter(None, others)]
+        return f"the header{'s' if len(names) > 1 else ''} {' and '.join(names)}"
     if parameter:
         return f"the parameter {parameter} of URL or form"
     return SIGNED_IN.get(scheme.name, "")
@@ -136,9 +133,8 @@ def _parts(profile: Profile) -> str:
     for parts in profile.parts:
         if parts.reference:
             names = ", ".join(_first(a) for a in (parts.reference, parts.number, parts.total))
-            found.append(
-                f"joined here, by {names}" + (f" or the UDH in {_first(parts.udh)}" if parts.udh else "")
-            )
+            udh = f" or the UDH in {_first(parts.udh)}" if parts.udh else ""
+            found.append(f"joined here, by {names}{udh}")
         elif parts.udh:
             found.append(f"joined here, by the UDH in {_first(parts.udh)}")
         elif parts.count:
