@@ -72,11 +72,18 @@ class Fetch(Protocol):
 class Scheme(Protocol):
     """A way of signing requests; its attributes are the keys of a profile's ``[authentication]``."""
 
-    name: ClassVar[str]
-    takes: ClassVar[str]
-    """One line for people: what a connector's ``provider_secrets`` holds."""
-    covers_body: ClassVar[bool]
-    """Whether a request with another body is refused."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def takes(self) -> str:
+        """One line for people: what a connector's ``provider_secrets`` holds."""
+        ...
+
+    @property
+    def covers_body(self) -> bool:
+        """Whether a request with another body is refused."""
+        ...
 
     def verify(self, request: WireRequest, secrets: Sequence[str], now: datetime) -> Verified:
         """Raises SignatureRefused unless one of the secrets signed it, and in time; nothing else."""

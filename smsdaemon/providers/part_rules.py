@@ -17,10 +17,10 @@ _MAX_COUNT = 255
 
 
 def part_and_count(all_rules: tuple[PartRules, ...], scope: Scope) -> tuple[Part | None, int]:
-    """By the first rules whose conditions hold: the part, if it is one, and how many the provider has joined itself.
+    """The part, if it is one, and how many the provider has joined itself.
 
-    Raises MalformedRequest for what cannot be, where the profile wants that refused; otherwise the
-    SMS is taken as if nothing had been said of parts.
+    By the first rules whose conditions hold. Raises MalformedRequest for what cannot be, where the
+    profile wants that refused; otherwise the SMS is taken as if nothing had been said of parts.
     """
     rules = next((rules for rules in all_rules if scope.all_hold(rules.when)), None)
     if rules is None:

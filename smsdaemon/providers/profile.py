@@ -114,7 +114,7 @@ class TextRules:
 
 @frozen(kw_only=True)
 class PartRules:
-    """Where the conditions hold: how a part of a concatenated SMS is recognised, by three fields or by a UDH."""
+    """How a part of a concatenated SMS is recognised where the conditions hold: by three fields or a UDH."""
 
     when: tuple[Condition, ...] = ()
     reference: Alternatives = ()

@@ -6,6 +6,7 @@ import json
 from time import monotonic
 from urllib.parse import quote, urlencode
 
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -307,6 +308,19 @@ class PartTests(ReaderTest):
         self.assertEqual(got.part, Part(reference="a", number=2, total=3))
         for wrong in ({"k": "4"}, {"k": "0"}, {"k": "x"}, {"n": "256"}, {"n": "9" * 5000}, {"r": "a" * 65}):
             self.assertIsNone(self.one(p.read(form(**{"r": "a", "k": "2", "n": "3", **wrong}))).part)
+
+    def test_of_several_rules_the_first_whose_conditions_hold_is_used(self) -> None:
+        p = profile(
+            '[[parts]]\nwhen = { hex = true }\nudh = "hex"\n[[parts]]\nudh = "raw"\nudh_format = "bytes"\n'
+        )
+        expected = Part(reference="167", number=1, total=2)
+        self.assertEqual(self.one(p.read(form(hex="050003A70201", raw="x"))).part, expected)
+        self.assertEqual(
+            self.one(p.read(form(raw="\x05\0\x03\x07\x02\x01"))).part, evolve(expected, reference="7")
+        )
+        self.assertIsNone(self.one(p.read(form())).part)
+        p = profile('[parts]\nwhen = { hex = true }\nudh = "hex"\n')
+        self.assertIsNone(self.one(p.read(form())).part)
 
     def test_the_count_of_a_provider_that_joins_them(self) -> None:
         for count, expected in (("3", 3), ("0", 1), ("x", 1), ("9" * 5000, 1), ("9999", 255)):

@@ -123,7 +123,7 @@ class SchemeTests(UnitTest):
     def test_each_says_in_a_line_what_its_secrets_are(self) -> None:
         for name, scheme in SCHEMES.items():
             self.assertEqual(scheme.name, name)
-            self.assertRegex(scheme.takes, r"\A[^\n]{10,100}\Z")
+            self.assertRegex(str(scheme.takes), r"\A[^\n]{10,100}\Z")
 
     @ANY
     @given(NAMES, st.data())
