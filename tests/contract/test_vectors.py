@@ -126,6 +126,11 @@ class ReadingTests(UnitTest):
             assert reading.answer is not None
             self.assertEqual(reading.answer.status // 100, 2, vector["id"])
 
+    def test_their_methods_are_allowed(self) -> None:
+        for vector in vectors():
+            if vector["expect"]["kind"] != "signature-only":
+                self.assertIn(vector["method"], profile_of(vector).methods, vector["id"])
+
     def test_what_cannot_be_read_is_refused(self) -> None:
         chosen = self.chosen("unreadable")
         self.assertEqual({v["id"] for v in chosen}, {"infobip-05", "africastalking-03", "telnyx-v1-01"})
