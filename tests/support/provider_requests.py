@@ -279,7 +279,7 @@ PROVIDERS = (
 def signed_twilio_requests(count: int, receiver: str, *, secret: str = SECRET) -> list[WireRequest]:
     """So many different SMS from as many senders, signed and ready to be sent: for measurements.
 
-    Each costs about 30 µs to make, so that a load need not make them while it runs.
+    Each costs about 0.1 ms to make, so that a load need not make them while it runs.
     """
     made = []
     url = _url("twilio")
