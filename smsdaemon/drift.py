@@ -33,6 +33,8 @@ MAX_FLAGGED = 100
 """That are told of one by one."""
 FORGET_SECONDS = 7 * 86400.0
 """A connector without requests, and a new name that does not come again, are forgotten after this."""
+GRACE_SECONDS = 86400.0
+"""What is remembered at a start is kept for this long at least."""
 
 
 @frozen(kw_only=True)
@@ -208,6 +210,8 @@ class DriftWatch:
 
     def remember(self, memory: list[dict[str, Any]]) -> None:
         """Raises ValueError, KeyError or TypeError where it is no memory()."""
+        # A process that was killed has not written down what it saw last: nobody is forgotten for that.
+        seen_at = self._now() - FORGET_SECONDS + GRACE_SECONDS
         for row in memory[:MAX_WATCHED]:
             shape = Shape(
                 number=str(row["number"]),
@@ -216,7 +220,7 @@ class DriftWatch:
                 always=set(map(str, row["always"])),
                 new=_counts(row["new"]),
                 absent=_counts(row["absent"]),
-                seen_at=float(row["seen_at"]),
+                seen_at=max(seen_at, float(row["seen_at"])),
             )
             self._shapes[int(row["connector"]), str(row["provider"])] = shape
 

@@ -73,10 +73,11 @@ class DriftKeeper:
             if marked is not None:
                 self._watch.acknowledge()
         now = self._reactor.seconds()
-        if self._watch.changed and now >= self._written_at + WRITE_SECONDS:
+        if now >= self._written_at + WRITE_SECONDS:
             self._written_at = now
             self._watch.forget()
-            self._write()
+            if self._watch.changed:
+                self._write()
 
     def _mark(self) -> int | None:
         try:

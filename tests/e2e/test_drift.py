@@ -12,14 +12,15 @@ from smsdaemon.domain.shapes import LEARNING_LOOKS
 from smsdaemon.drift import FAILURES
 from tests.support.daemon import Daemon, acd_group, client, connector, daemon, reseller
 from tests.support.processes import ProcessTest, until
-from tests.support.secrets_in_tests import RECEIVER, SENDER, TEXT_MARKER
+from tests.support.secrets_in_tests import RECEIVER, SENDER, TEXT_MARKER, TOKEN
 
-SIGNED = RECEIVER + "7"
+SIGNED, GUARDED = RECEIVER + "7", RECEIVER + "8"
 DIRECTORY = (
     reseller()
     + client()
     + acd_group("group", "log:")
     + connector(RECEIVER, acd_group="group")
+    + connector(GUARDED, acd_group="group", require_token=True, tokens=[TOKEN])
     + connector(SIGNED, acd_group="group", provider="twilio", provider_secrets=["a-secret"])
 )
 
@@ -49,15 +50,25 @@ class DriftTests(ProcessTest):
             running, FAILURES, {"To": SIGNED, "From": SENDER, "Body": TEXT_MARKER}, "/SMSReceiver/twilio"
         )
 
+        self.send(running, FAILURES, {**fields, "receiver": GUARDED, "token": TOKEN[:-1] + "0"})
+        self.send(running, FAILURES, {"To": SIGNED}, "/SMSReceiver/twilio")
+
         def all_told() -> bool:
             self.send(running, 1, changed)
-            return len(self.drift(running)) == 3
+            return len(self.drift(running)) == 5
 
         until(all_told, "the drift")
         generic = {"provider": "generic", "connector": RECEIVER}
         expected = [
             {"kind": "charset", "names": ["text that is not UTF-8"], **generic},
             {"kind": "unknown field", "names": ["carrier"], **generic},
+            {
+                "kind": "signature",
+                "names": ["the token is missing, or wrong"],
+                "provider": "generic",
+                "connector": GUARDED,
+            },
+            {"kind": "unreadable", "names": ["missing: sender"], "provider": "twilio", "connector": ""},
             {
                 "kind": "signature",
                 "names": ["the header x-twilio-signature is missing"],

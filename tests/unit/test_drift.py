@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import cattrs
 from twisted.internet.task import Clock
 
 from smsdaemon.domain.model import Connector
@@ -13,6 +14,8 @@ from smsdaemon.domain.shapes import LEARNING_LOOKS, MISSING_LOOKS, NORMAL_LOOKS
 from smsdaemon.drift import FAILURES, LOOKS_PER_SECOND, MAX_WATCHED, DriftState, DriftWatch, merged
 from smsdaemon.drift_keeper import DriftKeeper, acknowledge
 from smsdaemon.providers.field_names import fell_back, field_names
+from smsdaemon.worker_channel import read_report, report_line
+from smsdaemon.worker_state import WorkerState
 from tests.support.cases import UnitTest
 
 START = datetime(2026, 11, 22, tzinfo=UTC)
@@ -159,9 +162,13 @@ class CostTests(DriftTest):
         self.watch.forget()
         self.assertEqual(self.flagged(), [])
         self.assertEqual(len(self.watch.memory()), 1)
+        memory = json.loads(json.dumps(self.watch.memory()))
         self.clock.advance(7 * 86400 + 1)
         self.watch.forget()
         self.assertEqual(self.watch.memory(), [])
+        self.watch.remember(memory)
+        self.watch.forget()
+        self.assertEqual(len(self.watch.memory()), 1)
 
 
 class KeeperTests(DriftTest):
@@ -207,6 +214,14 @@ class KeeperTests(DriftTest):
 
 
 class MergeTests(UnitTest):
+    def test_workers_can_tell_it_through_a_pipe(self) -> None:
+        state = DriftState(connector="1", provider="twilio", kind="charset", names=("a", "b"), since=1.5)
+        told = WorkerState(
+            accepts=True, database=True, directory=True, journal=None, breakers=0, drift=(state,)
+        )
+        line = report_line("state", cattrs.unstructure(told))
+        self.assertEqual(cattrs.structure(read_report(line)[1], WorkerState), told)
+
     def test_what_several_workers_tell_is_told_once(self) -> None:
         def state(names: tuple[str, ...], since: float, connector: str = "1") -> DriftState:
             return DriftState(
