@@ -83,7 +83,7 @@ def told(profile: Profile) -> Told:
         path=f"/SMSReceiver/{profile.name}" + ("" if profile.fields.receiver else "?receiver=NUMBER"),
         methods=profile.methods,
         body=_body(profile),
-        signatures=tuple(map(_signature, schemes)),
+        signatures=tuple(map(signature, schemes)),
         secrets=scheme.takes if scheme else "",
         required=profile.signs,
         covers_url=any(one.name in COVERS_URL for one in schemes),
@@ -98,7 +98,8 @@ def told(profile: Profile) -> Told:
     )
 
 
-def _signature(scheme: Scheme) -> Signature:
+def signature(scheme: Scheme) -> Signature:
+    """How a request is signed, in words."""
     paragraph = _line((inspect.getdoc(type(scheme)) or "").split("\n\n")[0]).replace("``", "")
     signs = getattr(scheme, "signs", "")
     covers = f"HMAC of {signs}, in {scheme.encoding}" if signs else paragraph  # type: ignore[attr-defined]
