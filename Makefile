@@ -10,7 +10,8 @@ SEED ?=
 WORKERS ?= 2
 BREAK ?=
 
-.PHONY: help run test test-long test-pythons test-sdks chaos chaos-broken lint format venv bench bench-resilience clean
+.PHONY: help run test test-long test-pythons test-sdks chaos chaos-broken lint format venv bench bench-resilience \
+        docs-providers clean
 
 help:
 	@echo 'make run           the daemon in the foreground, with etc/demo.toml; state in ./var'
@@ -23,6 +24,7 @@ help:
 	@echo 'make lint          ruff, mypy --strict, import-linter'
 	@echo 'make bench         the benchmark, as docs/performance.md tells'
 	@echo 'make bench-resilience  the figures of bad days in docs/guarantees.md; 10 minutes'
+	@echo 'make docs-providers  docs/providers.md, of the profiles'
 	@echo 'make venv          only the environment; PYTHON=python3.13 VENV=.venv-3.13 for another Python'
 	@echo 'make clean         removes what these have made, except ./var'
 
@@ -69,6 +71,9 @@ bench-resilience: $(VENV)/installed
 
 bench: $(VENV)/installed
 	@$(VENV)/bin/python -m tests.bench.bench
+
+docs-providers: $(VENV)/installed
+	@$(VENV)/bin/python -m tests.support.provider_docs
 
 venv: $(VENV)/installed
 

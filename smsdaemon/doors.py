@@ -17,12 +17,16 @@ from twisted.web.server import Site
 from smsdaemon.deferreds import InFlight
 from smsdaemon.descriptors import PeerRoom
 from smsdaemon.domain.ids import uuid7
-from smsdaemon.domain.model import Receipt, Submission
+from smsdaemon.domain.model import RawRequest, Receipt, Submission
+from smsdaemon.domain.numbers import matching_key
+from smsdaemon.domain.reading import GENERIC
+from smsdaemon.drift import DriftWatch
 from smsdaemon.intake import Receiver
 from smsdaemon.listening import Listening, Opening
 from smsdaemon.metrics import Gauges, Metrics
 from smsdaemon.ports import DirectorySource, MessageStore, NonceStore, Outlet, RefusalObserver
 from smsdaemon.profile_desk import Checks, ProfileDesk
+from smsdaemon.providers.field_names import fell_back, field_names
 from smsdaemon.providers.generic import GenericProvider
 from smsdaemon.providers.https_fetch import HttpsFetch
 from smsdaemon.providers.loaded import LoadedProfile
@@ -90,6 +94,8 @@ class Core(Protocol):
     def refusals(self) -> RefusalObserver: ...
     @property
     def requests(self) -> InFlight: ...
+    @property
+    def drift(self) -> DriftWatch: ...
 
 
 @frozen
@@ -101,6 +107,24 @@ class _Counted:
 
     def receive(self, submission: Submission) -> Deferred[Receipt]:
         return self.in_flight.add(self.receiver.receive(submission))
+
+
+@frozen
+class _GenericWatch:
+    """Has the drift watch hear of generic requests."""
+
+    directory: DirectorySource
+    drift: DriftWatch
+
+    def __call__(self, raw: RawRequest, submission: Submission, accepted: bool) -> None:
+        connector = self.directory.current().connectors.get(matching_key(submission.receiver))
+        if connector is None:
+            return
+        if not accepted:
+            self.drift.refused((connector,), GENERIC, "the token is missing, or wrong")
+        elif self.drift.due(connector, GENERIC):
+            names = field_names(raw.query, raw.content_type, raw.body)
+            self.drift.look(connector, GENERIC, names, fell_back(submission.encoding, raw.content_type))
 
 
 class PublicDoor:
@@ -124,6 +148,7 @@ class PublicDoor:
             observe=metrics.request_answered,
             ready=ready,
             clock=reactor,
+            watch=_GenericWatch(core.directory, core.drift),
             profile_pages=_profile_pages(settings, core, receiver, profiles, metrics, reactor),
         )
         self._site = BoundedSite(
@@ -170,6 +195,7 @@ def _profile_pages(
         checks=Checks(nonces=core.nonces, fetch=HttpsFetch(reactor=reactor), utc_now=utc_now),
         in_flight=core.requests,
         count=metrics.not_an_sms,
+        drift=core.drift,
     )
     surroundings = Surroundings(
         desk=desk,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import asdict
 
+from smsdaemon.drift import DriftState, merged, since_text
 from smsdaemon.metrics import Gauges
 from smsdaemon.store.pool import Pool
 from smsdaemon.store.safety import GuaranteeInForce
@@ -68,6 +70,7 @@ class DaemonHealth:
             "database": self._pool.alive > 0,
             "journal": None if journal is None else asdict(journal),
             "breakers_open": _breakers(workers),
+            "drift": [{**asdict(state), "since": since_text(state)} for state in _drift(workers)],
             "guarantee": self._guarantee.detail(),
         }
 
@@ -79,6 +82,7 @@ class DaemonHealth:
         if journal is not None:
             self._gauges.journal(pending=journal.pending, aside=journal.aside)
         self._gauges.breakers_open(_breakers(workers))
+        self._gauges.drift(Counter((state.provider, state.kind) for state in _drift(workers)))
         queue = await queue_state(self._pool)
         self._gauges.waiting_parts(queue.waiting_parts)
         oldest = queue.oldest_pending
@@ -124,6 +128,10 @@ def _told(journal: JournalState | None) -> str:
 
 def _breakers(workers: Sequence[LiveWorker]) -> int:
     return max((worker.state.breakers for worker in workers if worker.state is not None), default=0)
+
+
+def _drift(workers: Sequence[LiveWorker]) -> list[DriftState]:
+    return merged([state for worker in workers if worker.state is not None for state in worker.state.drift])
 
 
 def _row(worker: LiveWorker) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -230,6 +230,13 @@ class Gauges:
         self._aside = _unset("journal_set_aside", "What PostgreSQL will not take from the journal.")
         self._breakers = _unset("breakers_open", "Targets that are left alone.")
         self._waiting_parts = _unset("waiting_parts", "Parts of SMS whose other parts have not come yet.")
+        self._drift = Gauge(
+            "smsdaemon_drift",
+            "Connectors whose requests are not what they were, by provider and kind of change.",
+            ["provider", "kind"],
+            registry=registry,
+        )
+        self._drifting: set[tuple[str, str]] = set()
         self._certificate_not_after: datetime | None = None
         self._shown: set[Gauge] = set()
 
@@ -255,6 +262,12 @@ class Gauges:
     def waiting_parts(self, count: int) -> None:
         """So many parts are stored that make no SMS yet."""
         self._show(self._waiting_parts, count)
+
+    def drift(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """By provider and kind, of what is flagged. What was flagged once is told as 0 afterwards."""
+        self._drifting |= counts.keys()
+        for key in self._drifting:
+            self._drift.labels(*key).set(counts.get(key, 0))
 
     def certificate(self, not_after: datetime) -> None:
         """A certificate was loaded that is valid until then (aware)."""

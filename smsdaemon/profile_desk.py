@@ -11,8 +11,11 @@ from smsdaemon.deferreds import InFlight
 from smsdaemon.domain.model import Connector, Receipt, Submission, WireRequest
 from smsdaemon.domain.numbers import matching_key
 from smsdaemon.domain.reading import ProviderAnswer
-from smsdaemon.intake import Receiver
+from smsdaemon.drift import DriftWatch
+from smsdaemon.errors import SignatureRefused
+from smsdaemon.intake import Gate, Receiver
 from smsdaemon.ports import DirectorySource, Fetch, NonceStore, UtcClock
+from smsdaemon.providers.field_names import fell_back, field_names
 from smsdaemon.providers.fields import Names, first_not_blank
 from smsdaemon.providers.form import read_form
 from smsdaemon.providers.gate import RequestGate
@@ -31,6 +34,22 @@ class Checks:
     utc_now: UtcClock
 
 
+@frozen
+class _WatchedGate:
+    """Has the drift watch hear of signatures that are wrong."""
+
+    gate: Gate
+    profile: str
+    drift: DriftWatch
+
+    async def __call__(self, connectors: Collection[Connector], /) -> Mapping[int, str]:
+        try:
+            return await self.gate(connectors)
+        except SignatureRefused as refusal:
+            self.drift.refused(connectors, self.profile, str(refusal))
+            raise
+
+
 class ProfileDesk:
     """Implements web.profile_pages.Desk."""
 
@@ -43,10 +62,12 @@ class ProfileDesk:
         checks: Checks,
         in_flight: InFlight,
         count: Callable[[str, str], object],
+        drift: DriftWatch,
     ) -> None:
         """``count``: told provider and kind of what was no SMS."""
         self._profiles, self._receiver, self._directory = profiles, receiver, directory
         self._checks, self._in_flight, self._count = checks, in_flight, count
+        self._drift = drift
         self._listing: dict[str, tuple[object, list[Connector]]] = {}
 
     def receive(
@@ -60,7 +81,25 @@ class ProfileDesk:
             fetch=self._checks.fetch,
             utc_now=self._checks.utc_now,
         )
-        return self._in_flight.add(ensureDeferred(self._receiver.receive_all(submissions, gate)))
+        return self._in_flight.add(ensureDeferred(self._receive(profile, request, submissions, gate)))
+
+    async def _receive(
+        self, profile: str, request: WireRequest, submissions: Sequence[Submission], gate: RequestGate
+    ) -> list[Receipt]:
+        receipts = await self._receiver.receive_all(submissions, _WatchedGate(gate, profile, self._drift))
+        submission = submissions[0]
+        connector = self._directory.current().connectors.get(matching_key(submission.receiver))
+        if connector is not None and self._drift.due(connector, profile):
+            kind = request.content_type
+            names = field_names(request.query, kind, request.body)
+            charset = self._profiles[profile].profile.request.charset
+            fallback = charset is None and fell_back(submission.encoding, kind)
+            self._drift.look(connector, profile, names, fallback)
+        return receipts
+
+    def unreadable(self, profile: str, why: str) -> None:
+        """A request could not be read; ``why`` names fields and no values."""
+        self._drift.unreadable(profile, why)
 
     def handshake(self, profile: str, request: WireRequest) -> Deferred[ProviderAnswer] | None:
         """What to answer to a handshake; None where the request is none."""

@@ -16,6 +16,8 @@ from smsdaemon.backends.http import HttpBackend
 from smsdaemon.deferreds import InFlight, follower
 from smsdaemon.dispatch import Dispatcher
 from smsdaemon.doors import PublicDoor
+from smsdaemon.drift import DriftWatch
+from smsdaemon.drift_keeper import DriftKeeper
 from smsdaemon.metrics import Metrics
 from smsdaemon.ports import MessageStore
 from smsdaemon.refusals import Refusals
@@ -59,6 +61,8 @@ class WorkerParts:
     refusals: Refusals
     requests: InFlight
     """Acceptances under way."""
+    drift: DriftWatch
+    drift_keeper: DriftKeeper
 
     @property
     def messages(self) -> MessageStore:
@@ -92,6 +96,7 @@ class Readiness:
             directory=parts.directory.loaded,
             journal=None if parts.journaling is None else self._journal_state(parts.journaling.journal),
             breakers=len(parts.dispatcher.open_breakers),
+            drift=parts.drift.states(),
         )
 
     def _journal_state(self, journal: Journal) -> JournalState:
@@ -144,6 +149,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin with what needs no PostgreSQL: with the journal it may be possible to accept."""
+        self._parts.drift_keeper.start()
         if self._parts.journaling is not None:
             self._begin(self._with_journal(self._parts.journaling))
             self._counting.start(_COUNT_SECONDS, now=False).addErrback(self._not_started)
@@ -203,6 +209,7 @@ class Worker:
             starting.cancel()
         await parts.dispatcher.stop(self._shutdown_seconds)
         await parts.requests.drained()
+        parts.drift_keeper.stop()
         parts.directory.stop()
         parts.listener.close()
         await parts.refused.stop(REFUSED_SECONDS)

@@ -14,6 +14,8 @@ from smsdaemon.descriptors import peer_room, raise_limit
 from smsdaemon.dispatch import Dispatcher, Terms
 from smsdaemon.domain.backoff import RetryPolicy
 from smsdaemon.doors import PublicDoor, utc_now
+from smsdaemon.drift import DriftWatch
+from smsdaemon.drift_keeper import DriftKeeper
 from smsdaemon.errors import ConfigurationError, SmsDaemonError
 from smsdaemon.metrics import Metrics
 from smsdaemon.providers.catalogue import load as load_profiles
@@ -97,6 +99,7 @@ def _parts(settings: Settings, number: int, dsn: str, metrics: Metrics, reactor:
     dispatcher = _dispatcher(settings, deliveries, directory, http_backend, metrics, reactor)
     directory.follow(dispatcher.look)  # the dispatcher reads the directory, and is woken by it
     refused = PostgresRefused(pool=pool, reactor=reactor, counter=metrics)
+    drift = DriftWatch(seconds=reactor.seconds, utc_now=utc_now)
     return WorkerParts(
         journaling=_journaling(settings, postgres, pool, dispatcher, reactor),
         pool=pool,
@@ -110,6 +113,8 @@ def _parts(settings: Settings, number: int, dsn: str, metrics: Metrics, reactor:
         refused=refused,
         refusals=Refusals(samples=Samples(reactor.seconds), kept=refused),
         requests=InFlight(),
+        drift=drift,
+        drift_keeper=DriftKeeper(watch=drift, state_dir=settings.state_dir, number=number, reactor=reactor),
     )
 
 

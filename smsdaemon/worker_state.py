@@ -6,6 +6,8 @@ from datetime import datetime
 
 from attrs import frozen
 
+from smsdaemon.drift import DriftState
+
 
 @frozen(kw_only=True)
 class JournalState:
@@ -33,6 +35,8 @@ class WorkerState:
     """None: there is none (``[receiver] journal``)."""
     breakers: int
     """How many targets are left alone, as far as it knows."""
+    drift: tuple[DriftState, ...] = ()
+    """Whose requests are not what they were, as far as it has seen."""
 
 
 @frozen(kw_only=True)

@@ -9,6 +9,7 @@ from smsdaemon.cli.check import check
 from smsdaemon.cli.directory import apply, export
 from smsdaemon.cli.messages import messages
 from smsdaemon.cli.migrate import migrate
+from smsdaemon.cli.provider import provider
 from smsdaemon.cli.redecode import redecode
 from smsdaemon.cli.redeliver import redeliver
 from smsdaemon.cli.refused import refused
@@ -35,6 +36,7 @@ for _command in (
     status,
     migrate,
     check,
+    provider,
     send,
     sink,
 ):

@@ -19,6 +19,7 @@ from smsdaemon.cli.session import (
     Failed,
     Reactor,
     config_option,
+    given_outside,
     json_option,
     read_settings,
     run,
@@ -91,8 +92,7 @@ def retry(
     """
     if [id_ is not None, receiver is not None, all_].count(True) != 1:
         raise click.UsageError("Give one of --id, --receiver and --all.")
-    outer = context.parent.params if context.parent is not None else {}
-    config, as_json = config or outer.get("config"), as_json or bool(outer.get("as_json"))
+    config, as_json = given_outside(context, config, as_json)
 
     async def work(reactor: Reactor) -> None:
         settings = read_settings(config)

@@ -53,6 +53,12 @@ json_option: Callable[[_F], _F] = click.option(
 )
 
 
+def given_outside(context: click.Context, config: Path | None, as_json: bool) -> tuple[Path | None, bool]:
+    """--config and --json, which may also stand before the name of a command within a group."""
+    outer = context.parent.params if context.parent is not None else {}
+    return config or outer.get("config"), as_json or bool(outer.get("as_json"))
+
+
 def read_settings(config: Path | None) -> Settings:
     """The settings the daemon would run with; raises ConfigurationError."""
     return settings_module.load(config, os.environ, Path.cwd(), serving=False)

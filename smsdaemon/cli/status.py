@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from twisted.internet.defer import TimeoutError, ensureDeferred
 
+from smsdaemon import drift_keeper
 from smsdaemon.cli.session import (
     Failed,
     Reactor,
@@ -25,6 +26,7 @@ from smsdaemon.cli.session import (
     usable_database,
 )
 from smsdaemon.errors import StoreUnavailable
+from smsdaemon.log import printable
 from smsdaemon.settings import Settings
 from smsdaemon.status_file import StatusFile
 from smsdaemon.store.breaker_states import BreakerState, breaker_states
@@ -54,15 +56,19 @@ class _Stored:
 
 @click.command()
 @config_option
+@click.option("--acknowledge", is_flag=True, help="Take the requests that have changed (drift) for normal.")
 @json_option
-def status(config: Path | None, as_json: bool) -> None:
+def status(config: Path | None, acknowledge: bool, as_json: bool) -> None:
     """Show how things stand: the daemon, its workers and journal, the queue, its oldest delivery, targets.
 
-    What the daemon says of itself is shown also while PostgreSQL is away.
+    What the daemon says of itself is shown also while PostgreSQL is away. With --acknowledge what is shown
+    as drift is normal a second later.
     """
 
     async def work(reactor: Reactor) -> None:
         settings = read_settings(config)
+        if acknowledge:
+            _acknowledge(settings)
         told = _told(settings)
         try:
             stored = await _stored_in_time(reactor, settings, told)
@@ -76,6 +82,13 @@ def status(config: Path | None, as_json: bool) -> None:
 
 
 # --- asking -----------------------------------------------------------------------------------
+
+
+def _acknowledge(settings: Settings) -> None:
+    try:
+        drift_keeper.acknowledge(settings.state_dir)
+    except OSError as error:
+        raise Failed(f"{settings.state_dir}: {error.strerror}") from None
 
 
 def _told(settings: Settings) -> Told:
@@ -128,6 +141,7 @@ def _daemon_document(settings: Settings, told: Told) -> dict[str, object]:
         "database_connected": told.get("database"),
         "journal": told.get("journal"),
         "guarantee": told.get("guarantee"),
+        "drift": told.get("drift", []),
     }
 
 
@@ -159,6 +173,8 @@ def _daemon_lines(settings: Settings, told: Told) -> Iterator[str]:
     if not told["database"]:
         yield "database     PostgreSQL is away"
     yield f"guarantee    {told['guarantee']}"
+    for drift in told.get("drift", []):
+        yield f"drift        {_drift(drift)}"
 
 
 def _worker(worker: dict[str, Any]) -> str:
@@ -167,6 +183,11 @@ def _worker(worker: dict[str, Any]) -> str:
     how = "stalled" if worker["stalled"] else "ready" if worker["ready"] else "not ready"
     since = datetime.fromisoformat(worker["since"])
     return f"{how}, process {worker['pid']}, since {since:%Y-%m-%dT%H:%M:%SZ}, {worker['restarts']} restarts"
+
+
+def _drift(drift: dict[str, Any]) -> str:
+    where = f"{drift['provider']} for {drift['connector'] or 'any connector'}"
+    return printable(f"{where} since {drift['since']}: {drift['kind']}: {', '.join(drift['names'])}")
 
 
 def _journal(journal: dict[str, Any] | None) -> str:

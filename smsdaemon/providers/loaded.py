@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from smsdaemon.domain.model import Connector, WireRequest
-from smsdaemon.domain.reading import ProviderAnswer, Reading
+from smsdaemon.domain.reading import ProviderAnswer, Reading, Step
 from smsdaemon.errors import SignatureRefused
 from smsdaemon.ports import Scheme
 from smsdaemon.providers.profile import Profile
@@ -28,9 +28,9 @@ class LoadedProfile:
     def read(self, request: WireRequest) -> Reading:
         return self._reader.read(request)
 
-    def explained(self, request: WireRequest) -> Reading:
-        """As read(), with the steps that led there."""
-        return self._reader.read(request, steps=True)
+    def explained(self, request: WireRequest, trace: list[Step] | None = None) -> Reading:
+        """As read(), with the steps that led there; ``trace`` has them also where it is refused."""
+        return self._reader.read(request, [] if trace is None else trace)
 
     def must_verify(self, connector: Connector) -> bool:
         """Whether the connector takes the request only if it is authentic."""

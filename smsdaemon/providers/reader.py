@@ -40,13 +40,12 @@ class ProfileReader:
         self._plain = request.batch is None and request.inner is None and not profile.not_sms
         self._several = any(a.selector is not None and a.selector.several for a in profile.fields.receiver)
 
-    def read(self, request: WireRequest, *, steps: bool = False) -> Reading:
-        """Say what the request says.
+    def read(self, request: WireRequest, trace: list[Step] | None = None) -> Reading:
+        """Say what the request says. ``trace`` gets the steps that lead there, also of what is refused.
 
         A receiver or token that the profile's fields do not give may stand in the URL's query. Raises
         MalformedRequest or UnsupportedBody, whose text names fields and never values.
         """
-        trace: list[Step] | None = [] if steps else None
         if request.method == "HEAD":
             rules = self.profile.answers
             answer = rendered(rules.not_an_sms or rules.success, 200, lambda _: "")

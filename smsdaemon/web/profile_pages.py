@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from smsdaemon.domain.model import Receipt, Submission, WireRequest
 from smsdaemon.domain.reading import ProviderAnswer, Reading
-from smsdaemon.errors import SmsDaemonError, UnsupportedBody
+from smsdaemon.errors import MalformedRequest, SmsDaemonError, UnsupportedBody
 from smsdaemon.web.answers import Answer
 from smsdaemon.web.errors import MethodNotAllowed, detail, refusal
 from smsdaemon.web.request import BoundedRequest, Observe
@@ -52,6 +52,10 @@ class Desk(Protocol):
 
     def not_an_sms(self, profile: str, kind: str) -> None:
         """Something was no SMS, and is only counted."""
+        ...
+
+    def unreadable(self, profile: str, why: str) -> None:
+        """A request could not be read."""
         ...
 
 
@@ -96,7 +100,9 @@ class ProfilePage:
                 request.answer(_web_answer(reading.answer))
                 return None
             stored = self._around.desk.receive(self._profile.name, wire, reading.submissions)
-        except SmsDaemonError:
+        except SmsDaemonError as error:
+            if isinstance(error, MalformedRequest):
+                self._around.desk.unreadable(self._profile.name, str(error))
             self._refuse(Failure(), request)
             return None
         return self._answer_when(stored, request, lambda receipts: self._stored(receipts, wire, reading))

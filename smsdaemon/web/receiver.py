@@ -13,7 +13,7 @@ from twisted.web.resource import IResource
 from werkzeug.exceptions import HTTPException
 
 from smsdaemon.domain.model import RawRequest, Receipt, Submission
-from smsdaemon.errors import UnsupportedBody
+from smsdaemon.errors import TokenRefused, UnsupportedBody
 from smsdaemon.ports import Provider
 from smsdaemon.web.answers import TEXT, Answer, accepted
 from smsdaemon.web.errors import MethodNotAllowed, NoSuchPage, PageIsReadOnly
@@ -26,6 +26,10 @@ class Receiver(Protocol):
     """The use case (intake.Receiver), as far as this page needs it."""
 
     def receive(self, submission: Submission) -> Deferred[Receipt]: ...
+
+
+Watch = Callable[[RawRequest, Submission, bool], object]
+"""Told of a request, what it says, and whether it was accepted (or else its token refused)."""
 
 
 class ReceiverPages:
@@ -42,6 +46,7 @@ class ReceiverPages:
         observe: Observe,
         ready: Callable[[], bool],
         clock: IReactorTime,
+        watch: Watch,
         profile_pages: Mapping[bytes, Page] | None = None,
     ) -> None:
         """``observe`` is told of every answer of ``/SMSReceiver``; ``ready``: whether we can accept.
@@ -51,7 +56,7 @@ class ReceiverPages:
         self._receiver, self._provider = receiver, provider
         self._observe, self._ready = observe, ready
         self._waiting = Waiting(clock)
-        self._profile_pages = profile_pages
+        self._watch, self._profile_pages = watch, profile_pages
 
     def resource(self) -> IResource:
         """The root for a BoundedSite."""
@@ -61,9 +66,26 @@ class ReceiverPages:
     def receive(self, request: BoundedRequest) -> Deferred[None]:
         """Contract 3. What goes wrong on the way is answered by the request, from the one table."""
         request.observed_by(self._observe)
-        submission = self._provider.read(_raw_request(request))
+        raw = _raw_request(request)
+        submission = self._provider.read(raw)
         stored = self._waiting.follow(self._receiver.receive(submission))
-        return stored.addCallback(_accept, request).addErrback(_not_stored, request)
+        answered = stored.addCallback(self._accept, request, raw, submission)
+        return answered.addErrback(self._not_stored, request, raw, submission)
+
+    def _accept(
+        self, receipt: Receipt, request: BoundedRequest, raw: RawRequest, submission: Submission
+    ) -> None:
+        request.answer(accepted(receipt.id, request.wants_json()))
+        self._watch(raw, submission, True)
+
+    def _not_stored(
+        self, failure: Failure, request: BoundedRequest, raw: RawRequest, submission: Submission
+    ) -> None:
+        if failure.check(TokenRefused):
+            self._watch(raw, submission, False)
+        # Cancelled by Klein, because the peer is gone.
+        if not failure.check(CancelledError):
+            request.processingFailed(failure)
 
     @app.route("/health/ready")
     def health(self, request: BoundedRequest) -> None:
@@ -97,13 +119,3 @@ def _raw_request(request: BoundedRequest) -> RawRequest:
 
 
 _UNCODED = (b"", b"identity")
-
-
-def _accept(receipt: Receipt, request: BoundedRequest) -> None:
-    request.answer(accepted(receipt.id, request.wants_json()))
-
-
-def _not_stored(failure: Failure, request: BoundedRequest) -> None:
-    # Cancelled by Klein, because the peer is gone.
-    if not failure.check(CancelledError):
-        request.processingFailed(failure)

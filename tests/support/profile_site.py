@@ -15,6 +15,7 @@ from smsdaemon.deferreds import InFlight
 from smsdaemon.domain.ids import uuid7
 from smsdaemon.domain.model import Directory
 from smsdaemon.domain.refused import RefusedSMS
+from smsdaemon.drift import DriftWatch
 from smsdaemon.errors import FetchFailed
 from smsdaemon.intake import Receiver
 from smsdaemon.ports import MessageStore
@@ -107,6 +108,7 @@ class ProfileSite:
         self.not_sms: list[tuple[str, str]] = []
         self.statuses: list[int] = []
         self.refused = RecordingSink()
+        self.drift = DriftWatch(seconds=reactor.seconds, utc_now=utc_now)
         messages = PostgresMessages(
             pool=pool,
             timer=reactor,
@@ -145,6 +147,7 @@ class ProfileSite:
             checks=Checks(nonces=self.nonces, fetch=FailingFetch(), utc_now=lambda: self.now or utc_now()),
             in_flight=InFlight(),
             count=lambda provider, kind: self.not_sms.append((provider, kind)),
+            drift=self.drift,
         )
         surroundings = Surroundings(
             desk=desk,
@@ -158,6 +161,7 @@ class ProfileSite:
             observe=lambda status, _: self.statuses.append(status),
             ready=lambda: True,
             clock=reactor,
+            watch=lambda *_: None,
             profile_pages=profile_pages.pages(list(self.profiles.values()), surroundings, "/SMSReceiver"),
         )
         site = BoundedSite(pages.resource(), clock=reactor, bounds=Bounds(), observe=lambda *_: None)

@@ -104,6 +104,7 @@ class Served:
             observe=self._observe,
             ready=lambda: self.ready,
             clock=clock or reactor,
+            watch=lambda *_: None,
         )
         self.site = WatchedSite(
             pages.resource(), clock=reactor, bounds=bounds or Bounds(), observe=self._observe

@@ -7,6 +7,7 @@ import json
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from hashlib import md5, sha256
+from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from attrs import frozen
@@ -23,7 +24,8 @@ SECRET = "a-provider's-secret-Ünicode"
 NONCE = "01JHFFHWYY7HSS4FWTMDTQEK8V"
 
 Headers = dict[str, str]
-Fields = Mapping[str, str]
+Fields = Mapping[str, Any]
+"""Texts; of JSON they may be anything."""
 
 
 @frozen(kw_only=True)
@@ -35,6 +37,7 @@ class Sent:
     json: bool
     at: int
     secret: str = SECRET
+    nonce: str = NONCE
 
     @property
     def body(self) -> bytes:
@@ -104,8 +107,8 @@ def _plivo_v1(sent: Sent) -> WireRequest:
 
 
 def _plivo_v2(sent: Sent) -> WireRequest:
-    signature = _b64(sent.mac(sent.url.partition("?")[0] + NONCE))
-    return sent.signed({"X-Plivo-Signature-V2": signature, "X-Plivo-Signature-V2-Nonce": NONCE})
+    signature = _b64(sent.mac(sent.url.partition("?")[0] + sent.nonce))
+    return sent.signed({"X-Plivo-Signature-V2": signature, "X-Plivo-Signature-V2-Nonce": sent.nonce})
 
 
 def _plivo_v3(sent: Sent) -> WireRequest:
@@ -113,12 +116,14 @@ def _plivo_v3(sent: Sent) -> WireRequest:
     pairs = "&".join(f"{name}={value}" for name, value in sorted(parse_qsl(query, keep_blank_values=True)))
     form = _form(sent)
     message = url + ("?" + pairs if pairs or form else "") + ("." if pairs and form else "") + form
-    signature = _b64(sent.mac(f"{message}.{NONCE}"))
-    return sent.signed({"X-Plivo-Signature-V3": f"AAAA, {signature}", "X-Plivo-Signature-V3-Nonce": NONCE})
+    signature = _b64(sent.mac(f"{message}.{sent.nonce}"))
+    return sent.signed(
+        {"X-Plivo-Signature-V3": f"AAAA, {signature}", "X-Plivo-Signature-V3-Nonce": sent.nonce}
+    )
 
 
 def _vonage_sms(sent: Sent) -> WireRequest:
-    fields = {**sent.fields, "timestamp": str(sent.at), "nonce": NONCE}
+    fields = {**sent.fields, "timestamp": str(sent.at), "nonce": sent.nonce}
     message = "".join(
         f"&{name}={value.replace('&', '_').replace('=', '_')}" for name, value in sorted(fields.items())
     )
@@ -129,7 +134,12 @@ def _vonage_sms(sent: Sent) -> WireRequest:
 
 
 def _vonage_jwt(sent: Sent) -> WireRequest:
-    claims = {"iat": sent.at, "jti": NONCE, "iss": "Vonage", "payload_hash": sha256(sent.body).hexdigest()}
+    claims = {
+        "iat": sent.at,
+        "jti": sent.nonce,
+        "iss": "Vonage",
+        "payload_hash": sha256(sent.body).hexdigest(),
+    }
     return sent.signed({"Authorization": f"Bearer {sent.token(claims)}"})
 
 
@@ -143,7 +153,7 @@ def _messagebird_jwt(sent: Sent) -> WireRequest:
         "iss": "MessageBird",
         "nbf": sent.at,
         "exp": sent.at + 60,
-        "jti": NONCE,
+        "jti": sent.nonce,
         "url_hash": sha256(sent.url.encode()).hexdigest(),
         "payload_hash": sha256(sent.body).hexdigest(),
     }
@@ -167,11 +177,11 @@ def _telnyx(sent: Sent) -> WireRequest:
 
 def _sinch(sent: Sent) -> WireRequest:
     name = "x-sinch-webhook-signature"
-    signature = _b64(sent.mac(sent.body + f".{NONCE}.{sent.at}".encode()))
+    signature = _b64(sent.mac(sent.body + f".{sent.nonce}.{sent.at}".encode()))
     return sent.signed(
         {
             name: signature,
-            f"{name}-nonce": NONCE,
+            f"{name}-nonce": sent.nonce,
             f"{name}-timestamp": str(sent.at),
             f"{name}-algorithm": "HmacSHA256",
         }
@@ -179,9 +189,9 @@ def _sinch(sent: Sent) -> WireRequest:
 
 
 def _seven(sent: Sent) -> WireRequest:
-    message = f"{sent.at}\n{NONCE}\nPOST\n{sent.url}\n{md5(sent.body).hexdigest()}"
+    message = f"{sent.at}\n{sent.nonce}\nPOST\n{sent.url}\n{md5(sent.body).hexdigest()}"
     signature = sent.mac(message).hex()
-    return sent.signed({"X-Signature": signature, "X-Nonce": NONCE, "X-Timestamp": str(sent.at)})
+    return sent.signed({"X-Signature": signature, "X-Nonce": sent.nonce, "X-Timestamp": str(sent.at)})
 
 
 def _hmac_body(sent: Sent) -> WireRequest:
@@ -189,8 +199,8 @@ def _hmac_body(sent: Sent) -> WireRequest:
 
 
 def _hmac_timestamp(sent: Sent) -> WireRequest:
-    signature = _b64(sent.mac(f"v0:{sent.at}:{NONCE}:".encode() + sent.body, "sha512"))
-    return sent.signed({"X-Signature": signature, "X-Timestamp": str(sent.at), "X-Nonce": NONCE})
+    signature = _b64(sent.mac(f"v0:{sent.at}:{sent.nonce}:".encode() + sent.body, "sha512"))
+    return sent.signed({"X-Signature": signature, "X-Timestamp": str(sent.at), "X-Nonce": sent.nonce})
 
 
 def _basic(sent: Sent) -> WireRequest:

@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 
 from smsdaemon.cli.main import main
+from smsdaemon.providers.described import signature
+from smsdaemon.providers.schemes import SCHEMES, make_scheme
 from tests.chaos.checker import INVARIANTS
 from tests.support.cases import UnitTest
+from tests.support.provider_docs import PAGE, page
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -57,6 +60,17 @@ class DocumentationTests(UnitTest):
             and f'"{name.removesuffix("_seconds")}"' not in source
         }
         self.assertEqual(missing, set())
+
+    def test_the_page_of_providers_is_made_of_the_profiles(self) -> None:
+        self.assertTrue(self.text(PAGE) == page(), "make docs-providers")
+
+    def test_every_scheme_is_told_with_what_signs_and_what_it_covers(self) -> None:
+        untold = []
+        for name in SCHEMES:
+            told = signature(make_scheme(name, {}))
+            if not (told.place and told.covers):
+                untold.append(name)
+        self.assertEqual(untold, [])
 
     def test_every_link_leads_to_a_file(self) -> None:
         missing = [
