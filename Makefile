@@ -66,6 +66,21 @@ bench-resilience: $(VENV)/installed
 bench: $(VENV)/installed
 	@$(VENV)/bin/python -m tests.bench.bench
 
+bench-overload: $(VENV)/benching
+	@$(VENV)/bin/python -m tests.bench.overload
+
+bench-growth: $(VENV)/benching
+	@$(VENV)/bin/python -m tests.bench.growth
+
+bench-memory: $(VENV)/benching
+	@$(VENV)/bin/python -m tests.bench.memory
+
+bench-profile: $(VENV)/benching
+	@$(VENV)/bin/python -m tests.bench.profiled
+
+bench-peers: $(VENV)/installed
+	@$(VENV)/bin/python -m tests.bench.peers --rounds '$(ROUNDS)' $(if $(filter-out 60,$(SECONDS)),--seconds '$(SECONDS)')
+
 venv: $(VENV)/installed
 
 clean:
@@ -93,6 +108,11 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	@pwd -P > $(VENV)/folder
 	@$(INSTALL) '.[embedded,test]'
 	@cp $(VENV)/folder $@
+
+# matplotlib and py-spy, which nothing else needs.
+$(VENV)/benching: $(VENV)/installed
+	@$(INSTALL) '.[embedded,test,bench]'
+	@touch $@
 
 $(VENV)/linters: $(VENV)/installed
 	@$(INSTALL) '.[embedded,test,lint]'
