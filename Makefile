@@ -9,8 +9,12 @@ SECONDS ?= 60
 SEED ?=
 WORKERS ?= 2
 BREAK ?=
+# Of make bench-peers, of which SECONDS is the length of each load.
+ROUNDS ?= 5
+PEER_SECONDS = $(if $(filter file,$(origin SECONDS)),6,$(SECONDS))
 
-.PHONY: help run test test-long test-pythons chaos chaos-broken lint format venv bench bench-resilience clean
+.PHONY: help run test test-long test-pythons chaos chaos-broken lint format venv clean
+.PHONY: bench bench-resilience bench-peers bench-overload bench-growth bench-memory bench-profile
 
 help:
 	@echo 'make run           the daemon in the foreground, with etc/demo.toml; state in ./var'
@@ -20,7 +24,14 @@ help:
 	@echo '                   SECONDS=1800 SEED=1 WORKERS=2; BREAK=NAME with a promise broken on purpose'
 	@echo 'make chaos-broken  each promise broken in turn: whether the checks see it'
 	@echo 'make lint          ruff, mypy --strict, import-linter'
-	@echo 'make bench         the benchmark, as docs/performance.md tells'
+	@echo 'make bench         the benchmark, as docs/performance.md tells; 2 minutes'
+	@echo 'make bench-peers   beside Kannel and FastAPI: needs the Debian packages wrk and kannel;'
+	@echo '                   ROUNDS=5 SECONDS=6; 8 minutes'
+	@echo 'make bench-overload  accepted and delivered under overload, drawn in docs/overload.png; 2 minutes'
+	@echo 'make bench-growth  the figures at 0, 1 and 10 million stored SMS, drawn in docs/growth.png;'
+	@echo '                   11 GB of disk, 30 minutes'
+	@echo 'make bench-memory  memory of a worker while a million SMS are delivered; 15 minutes'
+	@echo 'make bench-profile  where the time goes, by module, and CPU seconds per SMS; 1 minute'
 	@echo 'make bench-resilience  the figures of bad days in docs/guarantees.md; 10 minutes'
 	@echo 'make venv          only the environment; PYTHON=python3.13 VENV=.venv-3.13 for another Python'
 	@echo 'make clean         removes what these have made, except ./var'
@@ -79,7 +90,7 @@ bench-profile: $(VENV)/benching
 	@$(VENV)/bin/python -m tests.bench.profiled
 
 bench-peers: $(VENV)/installed
-	@$(VENV)/bin/python -m tests.bench.peers --rounds '$(ROUNDS)' $(if $(filter-out 60,$(SECONDS)),--seconds '$(SECONDS)')
+	@$(VENV)/bin/python -m tests.bench.peers --rounds '$(ROUNDS)' --seconds '$(PEER_SECONDS)'
 
 venv: $(VENV)/installed
 
