@@ -29,7 +29,7 @@ help:
 	@echo '                   ROUNDS=5 SECONDS=6; 8 minutes'
 	@echo 'make bench-overload  accepted and delivered under overload, drawn in docs/overload.png; 2 minutes'
 	@echo 'make bench-growth  the figures at 0, 1 and 10 million stored SMS, drawn in docs/growth.png;'
-	@echo '                   11 GB of disk, 30 minutes'
+	@echo '                   10 GB of disk, 30 minutes'
 	@echo 'make bench-memory  memory of a worker while a million SMS are delivered; 15 minutes'
 	@echo 'make bench-profile  where the time goes, by module, and CPU seconds per SMS; 1 minute'
 	@echo 'make bench-resilience  the figures of bad days in docs/guarantees.md; 10 minutes'
