@@ -9,9 +9,12 @@ SECONDS ?= 60
 SEED ?=
 WORKERS ?= 2
 BREAK ?=
+# Of make bench-peers, of which SECONDS is the length of each load.
+ROUNDS ?= 5
+PEER_SECONDS = $(if $(filter file,$(origin SECONDS)),6,$(SECONDS))
 
-.PHONY: help run test test-long test-pythons test-sdks chaos chaos-broken lint format venv bench bench-resilience \
-        docs-providers clean
+.PHONY: help run test test-long test-pythons test-sdks chaos chaos-broken lint format venv docs-providers clean
+.PHONY: bench bench-resilience bench-peers bench-overload bench-growth bench-memory bench-profile
 
 help:
 	@echo 'make run           the daemon in the foreground, with etc/demo.toml; state in ./var'
@@ -22,7 +25,14 @@ help:
 	@echo '                   SECONDS=1800 SEED=1 WORKERS=2; BREAK=NAME with a promise broken on purpose'
 	@echo 'make chaos-broken  each promise broken in turn: whether the checks see it'
 	@echo 'make lint          ruff, mypy --strict, import-linter'
-	@echo 'make bench         the benchmark, as docs/performance.md tells'
+	@echo 'make bench         the benchmark, as docs/performance.md tells; 2 minutes'
+	@echo 'make bench-peers   beside Kannel and FastAPI: needs the Debian packages wrk and kannel;'
+	@echo '                   ROUNDS=5 SECONDS=6; 8 minutes'
+	@echo 'make bench-overload  accepted and delivered under overload, drawn in docs/overload.png; 2 minutes'
+	@echo 'make bench-growth  the figures at 0, 1 and 10 million stored SMS, drawn in docs/growth.png;'
+	@echo '                   10 GB of disk, 30 minutes'
+	@echo 'make bench-memory  memory of a worker while a million SMS are delivered; 15 minutes'
+	@echo 'make bench-profile  where the time goes, by module, and CPU seconds per SMS; 1 minute'
 	@echo 'make bench-resilience  the figures of bad days in docs/guarantees.md; 10 minutes'
 	@echo 'make docs-providers  docs/providers.md, of the profiles'
 	@echo 'make venv          only the environment; PYTHON=python3.13 VENV=.venv-3.13 for another Python'
@@ -75,6 +85,21 @@ bench: $(VENV)/installed
 docs-providers: $(VENV)/installed
 	@$(VENV)/bin/python -m tests.support.provider_docs
 
+bench-overload: $(VENV)/benching
+	@$(VENV)/bin/python -m tests.bench.overload
+
+bench-growth: $(VENV)/benching
+	@$(VENV)/bin/python -m tests.bench.growth
+
+bench-memory: $(VENV)/benching
+	@$(VENV)/bin/python -m tests.bench.memory
+
+bench-profile: $(VENV)/benching
+	@$(VENV)/bin/python -m tests.bench.profiled
+
+bench-peers: $(VENV)/installed
+	@$(VENV)/bin/python -m tests.bench.peers --rounds '$(ROUNDS)' --seconds '$(PEER_SECONDS)'
+
 venv: $(VENV)/installed
 
 clean:
@@ -105,6 +130,10 @@ $(VENV)/installed: setup.cfg pyproject.toml
 
 $(VENV)/sdks: $(VENV)/installed
 	@$(INSTALL) '.[embedded,test,sdks]'
+
+# matplotlib and py-spy, which nothing else needs.
+$(VENV)/benching: $(VENV)/installed
+	@$(INSTALL) '.[embedded,test,bench]'
 	@touch $@
 
 $(VENV)/linters: $(VENV)/installed

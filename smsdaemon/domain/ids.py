@@ -28,3 +28,9 @@ def first_uuid7(at: datetime) -> UUID:
 def time_of(uuid: UUID) -> datetime:
     """When the UUIDv7 was made, as an aware UTC datetime, to the millisecond."""
     return _EPOCH + (uuid.int >> 80) * _MILLISECOND
+
+
+def of_the_same_time(uuid: UUID) -> tuple[UUID, UUID]:
+    """The first and the last id with the time of this one; of other versions too, whatever it means there."""
+    rest = (1 << 80) - 1
+    return UUID(int=uuid.int & ~rest), UUID(int=uuid.int | rest)

@@ -7,10 +7,12 @@ from importlib.resources import files
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from smsdaemon.errors import SchemaMismatch
 from smsdaemon.store.pool import Pool, Run
 
+_log = Logger(namespace="smsdaemon.store")
 _LOCK = 0x736D7364  # "smsd"; any number will do that nothing else in the database uses
 _STATE = "SELECT number, oldest_code FROM schema_version"
 _RECORD = """
@@ -20,7 +22,19 @@ _RECORD = """
         oldest_code = greatest(schema_version.oldest_code, EXCLUDED.oldest_code),
         applied_at = now()
 """
-_PARTITIONS = "SELECT make_partitions(now()), make_partitions(now() + interval '1 month')"
+# A new partition locks the whole table for a moment, and whoever waits for that lock holds up everybody who
+# comes after. A backup reads for as long as it takes; so it is waited for a moment only, once an hour.
+_PARTITIONS = """
+DO $$ BEGIN
+    PERFORM set_config('lock_timeout', '200ms', true);
+    PERFORM make_partitions(now()), make_partitions(now() + interval '1 month');
+EXCEPTION WHEN lock_not_available THEN
+    NULL;  -- without its own, rows go into the default partition, where they are found as well
+END $$;
+SELECT bool_and(to_regclass(parent || to_char(now() AT TIME ZONE 'UTC' + interval '1 month', '_YYYYMM'))
+                IS NOT NULL)
+FROM unnest(ARRAY['message', 'ended_delivery', 'attempt']) AS parent
+"""
 
 
 @frozen
@@ -63,7 +77,9 @@ def migrate(pool: Pool, known: list[Migration] | None = None) -> Deferred[list[s
         for step in missing:
             await run(step.sql)
             await run(_RECORD, {"number": step.number, "oldest_code": step.oldest_code})
-        await run(_PARTITIONS)
+        [(made,)] = await run(_PARTITIONS)
+        if not made:
+            _log.warn("the coming month's partitions cannot be made now: their tables are in use")
         return [step.name for step in missing]
 
     return pool.transaction(interaction)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from smsdaemon.domain.ids import of_the_same_time
 from smsdaemon.domain.model import Client, Connector, Directory, Target
 from smsdaemon.domain.numbers import matching_key
 from smsdaemon.errors import NotRoutable
@@ -62,7 +63,9 @@ async def _by_id(run: Run, id: str) -> Told | None:
     [(message, alias, delivery, refused)] = await run(queries.NAMED, {"id": id})
     known = message or alias or delivery
     if known is None and refused is None:
-        ended = await run(queries.OF_ENDED, {"id": id})
+        first, last = map(str, of_the_same_time(UUID(id)))
+        at_once = {"id": id, "first": first, "last": last}
+        ended = await run(queries.OF_ENDED_AT_ONCE, at_once) or await run(queries.OF_ENDED, {"id": id})
         known = ended[0][0] if ended else None
     kept = [RefusedTold(**_named(_REFUSED, row)) for row in await run(queries.REFUSED, {"id": id})]
     waits = [_incomplete(row) for row in await run(queries.INCOMPLETE, {"id": known or id})]

@@ -11,8 +11,12 @@ SELECT (SELECT id FROM message WHERE id = %(id)s::uuid)::text,
        (SELECT message_id FROM delivery WHERE id = %(id)s::uuid)::text,
        (SELECT id FROM refused_sms WHERE id = %(id)s::uuid)::text
 """
-# No index has these two.
+# No index has a delivery's id. But the first one of an SMS is made with it, at the same time, so it is
+# looked for there first. What a routing application has sent on came later: that needs the whole table,
+# 0.14 s for each million.
 OF_ENDED = "SELECT message_id::text FROM ended_delivery WHERE id = %(id)s::uuid"
+OF_ENDED_AT_ONCE = f"{OF_ENDED} AND message_id BETWEEN %(first)s::uuid AND %(last)s::uuid"
+# Nor has one this.
 OF_PROVIDER = f"""
 WITH page AS MATERIALIZED (
     SELECT {MESSAGE_OF_PAGE} FROM message m

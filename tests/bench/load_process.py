@@ -3,7 +3,7 @@
 Run as ``python -m tests.bench.load_process PORT FILE SECONDS CONNECTIONS SENDERS [RATE [RECEIVERS]]``:
 prints the summary as JSON; FILE gets ``id due answered number`` of each SMS that was answered with 200, in
 seconds of time.monotonic(). SMS ``number`` has sender ``number % SENDERS`` and, of the receivers (joined
-by commas), ``number % len(RECEIVERS)``. RATE 0: as fast as the daemon answers.
+by commas, or FIRST:COUNT), ``number % len(RECEIVERS)``. RATE 0: as fast as the daemon answers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def main(
 ) -> None:
     fields = {"sender": "+4917{n}", "message": "This is a test message"}
     url = parse_url(f"http://127.0.0.1:{port}/SMSReceiver")
-    requests = [request_maker(url, "get", {"receiver": r, **fields}) for r in receivers.split(",")]
+    requests = [request_maker(url, "get", {"receiver": r, **fields}) for r in numbers(receivers)]
     # The counter is padded by an offset that keeps all senders at one length.
     offset, cycle, per_second = 100_000_000, int(senders), float(rate)
     accepted: list[tuple[bytes, float, float, int]] = []
@@ -64,6 +64,12 @@ async def main(
             for answer, due, answered, number in accepted
         )
     sys.stdout.write(json.dumps(tally.summary()) + "\n")
+
+
+def numbers(receivers: str) -> list[str]:
+    """``+49301,+49302``, or ``+49301:1000`` for so many from that one on."""
+    first, colon, count = receivers.partition(":")
+    return [f"+{int(first) + n}" for n in range(int(count))] if colon else receivers.split(",")
 
 
 if __name__ == "__main__":

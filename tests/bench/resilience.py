@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -21,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from smsdaemon.cli.load import percentile
-from tests.bench.bench import (
+from tests.bench.machine import resident_mebibytes
+from tests.bench.rig import (
     BIN,
     BenchFailed,
     asked,
@@ -273,12 +273,6 @@ def sink_at(folder: Path, port: int) -> Iterator[None]:
         process.stdout.readline()
         yield
         process.communicate(timeout=10)
-
-
-def resident_mebibytes(pid: int) -> float:
-    """Of one process."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 
 from smsdaemon.errors import SchemaMismatch, StoreRefused
 from smsdaemon.store.migrate import Migration, migrate, migrations
-from smsdaemon.store.pool import Pool
+from smsdaemon.store.pool import Pool, Run
 from tests.support.cases import ReactorTest, UnitTest
 from tests.support.postgres import fresh_database
 
@@ -60,6 +60,44 @@ class MigrateTests(ReactorTest):
             " IS NOT NULL FROM (VALUES ('message'), ('ended_delivery')) p(p), (VALUES (0), (1)) m(m)"
         )
         self.assertEqual(rows, [(True,)] * 4)
+
+    async def test_a_backup_does_not_keep_sms_from_being_stored_while_a_partition_is_due(self) -> None:
+        await migrate(self.pool)
+        await self.pool.query("DO $$ DECLARE p text; BEGIN" + _DROP_NEXT_MONTH + "END $$")
+        reading: Deferred[None] = Deferred()
+        read: Deferred[None] = Deferred()
+
+        async def backup(run: Run) -> None:
+            await run("SELECT count(*) FROM message")  # holds what pg_dump holds until it ends
+            reading.callback(None)
+            await read
+
+        dump = self.pool.transaction(backup)
+        await reading
+        began = reactor.seconds()
+        self.assertEqual(await migrate(self.pool), [])
+        await self.pool.query(_STORE_ONE)
+        self.assertLess(reactor.seconds() - began, 3.0)
+        self.assertEqual(await self.pool.query(_NEXT_MONTH), [(False,)])
+        read.callback(None)
+        await dump
+        await migrate(self.pool)
+        self.assertEqual(await self.pool.query(_NEXT_MONTH), [(True,)])
+
+
+_NEXT_MONTH = """
+SELECT to_regclass('message' || to_char(now() AT TIME ZONE 'UTC' + interval '1 month', '_YYYYMM')) IS NOT NULL
+"""
+_DROP_NEXT_MONTH = """
+    FOREACH p IN ARRAY ARRAY['message', 'ended_delivery', 'attempt'] LOOP
+        EXECUTE 'DROP TABLE ' || p || to_char(now() AT TIME ZONE 'UTC' + interval '1 month', '_YYYYMM');
+    END LOOP;
+"""
+_STORE_ONE = """
+INSERT INTO message (id, received_at, connector_id, client_id, receiver, sender, sender_raw, text, provider,
+                     encoding, parts)
+VALUES (gen_random_uuid(), now(), 1, 1, '1', '2', '2', '', 'generic', 'utf-8', 1)
+"""
 
 
 class MigrationFileTests(UnitTest):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 from smsdaemon.cli.why import document
 from smsdaemon.cli.why_lines import lines
-from smsdaemon.domain.ids import uuid7
+from smsdaemon.domain.ids import of_the_same_time, uuid7
 from smsdaemon.domain.model import Dead, Delivered, Postponed
 from smsdaemon.store import redelivery
 from smsdaemon.store.why import complete, why
+from smsdaemon.store.why_queries import OF_ENDED_AT_ONCE
 from smsdaemon.store.why_values import AttemptTold
 from tests.support.cases import UnitTest
 from tests.support.deliveries import target
@@ -101,6 +103,15 @@ class SmsTests(WhyTest):
         ):
             self.assertEqual((await self.told(asked))["sms"]["id"], str(id), asked)
         self.assertIn(f"also known {alias}", await self.lines(waiting))
+
+    async def test_a_deliverys_id_is_found_without_reading_all_history_unless_it_was_sent_on(self) -> None:
+        ended = await self.ended(Delivered(), TEXT)
+        first, last = map(str, of_the_same_time(ended.id))
+        span = {"id": str(ended.id), "first": first, "last": last}
+        self.assertEqual(await self.pool.query(OF_ENDED_AT_ONCE, span), [(str(ended.sms.id),)])
+        later = uuid7(utc_now() + timedelta(hours=1))
+        await self.sql("UPDATE ended_delivery SET id = %(later)s", later=later)
+        self.assertEqual((await self.told(later))["sms"]["id"], str(ended.sms.id))
 
     async def test_of_several_with_one_id_of_the_providers_all_are_named(self) -> None:
         ids = [str(await self.waiting(TEXT, sender=f"+4977{n}", provider_message_id="m1")) for n in range(2)]
