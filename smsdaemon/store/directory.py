@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -229,24 +229,56 @@ async def read_snapshot(run: Run, before: Directory) -> Directory:
 async def _connectors(run: Run, before: dict[str, Connector]) -> dict[str, Connector]:
     connectors: dict[str, Connector] = {}
     async for rows in slices(run, queries.CONNECTORS):
-        for id_, client_id, number, key, target_id, require_token, sender_format, enabled, *more in rows:
-            hashes, providers, secrets, unsigned = more
-            connector = Connector(
-                id=id_,
-                client_id=client_id,
-                number=number,
-                number_key=key,
-                target_id=target_id,
-                require_token=require_token,
-                token_hashes=token_hashes(hashes),
-                sender_format=sender_format,
-                providers=_GENERIC if providers is None else tuple(providers),
-                provider_secrets=_NONE if secrets is None else tuple(secrets),
-                unsigned=unsigned,
-                enabled=enabled,
-            )
-            connectors[key] = _same(before.get(key), connector)
+        for row in rows:
+            key = row[3]
+            was = before.get(key)
+            # To make 100,000 objects only to find them equal to those before took three times as long.
+            connectors[key] = was if was is not None and _says(row, was) else _connector(row)
     return connectors
+
+
+def _connector(row: tuple[Any, ...]) -> Connector:
+    id_, client_id, number, key, target_id, require_token, sender_format, enabled, *more = row
+    hashes, providers, secrets, unsigned = more
+    return Connector(
+        id=id_,
+        client_id=client_id,
+        number=number,
+        number_key=key,
+        target_id=target_id,
+        require_token=require_token,
+        token_hashes=token_hashes(hashes),
+        sender_format=sender_format,
+        providers=_GENERIC if providers is None else tuple(providers),
+        provider_secrets=_NONE if secrets is None else tuple(secrets),
+        unsigned=unsigned,
+        enabled=enabled,
+    )
+
+
+def _says(row: tuple[Any, ...], connector: Connector) -> bool:
+    """Whether the row is what the connector was made of."""
+    plain = (
+        connector.id,
+        connector.client_id,
+        connector.number,
+        connector.number_key,
+        connector.target_id,
+        connector.require_token,
+        connector.sender_format,
+        connector.enabled,
+    )
+    if row[:8] != plain:
+        return False
+    hashes, providers, secrets, unsigned = row[8:]
+    if (hashes, providers, secrets) == (None, None, None):
+        return (
+            not connector.token_hashes
+            and connector.providers == _GENERIC
+            and not connector.provider_secrets
+            and unsigned == connector.unsigned
+        )
+    return connector == _connector(row)
 
 
 T = TypeVar("T")
