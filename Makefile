@@ -11,6 +11,8 @@ WORKERS ?= 2
 BREAK ?=
 # Of make bench-peers, of which SECONDS is the length of each load.
 ROUNDS ?= 5
+# Of make bench.
+PROFILE ?=
 PEER_SECONDS = $(if $(filter file,$(origin SECONDS)),6,$(SECONDS))
 
 .PHONY: help run test test-long test-pythons test-sdks chaos chaos-broken lint format venv docs-providers clean
@@ -26,6 +28,7 @@ help:
 	@echo 'make chaos-broken  each promise broken in turn: whether the checks see it'
 	@echo 'make lint          ruff, mypy --strict, import-linter'
 	@echo 'make bench         the benchmark, as docs/performance.md tells; 2 minutes'
+	@echo '                   PROFILE=twilio: what signed requests in its format cost; 1 minute'
 	@echo 'make bench-peers   beside Kannel and FastAPI: needs the Debian packages wrk and kannel;'
 	@echo '                   ROUNDS=5 SECONDS=6; 8 minutes'
 	@echo 'make bench-overload  accepted and delivered under overload, drawn in docs/overload.png; 2 minutes'
@@ -80,7 +83,7 @@ bench-resilience: $(VENV)/installed
 	@$(VENV)/bin/python -m tests.bench.resilience mountain
 
 bench: $(VENV)/installed
-	@$(VENV)/bin/python -m tests.bench.bench
+	@$(VENV)/bin/python -m tests.bench.$(if $(PROFILE),profile_cost '$(PROFILE)',bench)
 
 docs-providers: $(VENV)/installed
 	@$(VENV)/bin/python -m tests.support.provider_docs

@@ -28,6 +28,9 @@ class Shape:
     """SMS/s, open loop: a late answer counts from when its request was due. 0: as fast as answered."""
     receivers: str = NUMBER
     """As load_process takes them."""
+    form: str = ""
+    first: int = 0
+    """As load_process takes them: what each request looks like, and the number of the first."""
 
 
 class Run:
@@ -86,7 +89,7 @@ def load_command(folder: Path, name: str, http: int, shape: Shape) -> list[str]:
     """Of load_process; what was accepted goes into the file ``name`` of the folder."""
     numbers = (shape.seconds, shape.connections, shape.senders, shape.rate)
     command = [sys.executable, "-m", "tests.bench.load_process", str(http), str(folder / name)]
-    return [*command, *map(str, numbers), shape.receivers]
+    return [*command, *map(str, numbers), shape.receivers, shape.form, str(shape.first)]
 
 
 def run(folder: Path, http: int, sink_port: int, shape: Shape) -> Run:

@@ -276,14 +276,17 @@ PROVIDERS = (
 """One connector each."""
 
 
-def signed_twilio_requests(count: int, receiver: str, *, secret: str = SECRET) -> list[WireRequest]:
+def signed_twilio_requests(
+    count: int, receiver: str, *, secret: str = SECRET, first: int = 0
+) -> list[WireRequest]:
     """So many different SMS from as many senders, signed and ready to be sent: for measurements.
 
-    Each costs about 0.1 ms to make, so that a load need not make them while it runs.
+    ``first``: their number begins there; what has another number is another SMS. Each
+    costs about 0.1 ms to make, so that a load need not make them while it runs.
     """
     made = []
     url = _url("twilio")
-    for n in range(count):
+    for n in range(first, first + count):
         fields = {
             "ToCountry": "DE",
             "ToState": "",
