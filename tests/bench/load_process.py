@@ -1,10 +1,11 @@
 """Loads a daemon with the engine of `smsdaemon send`, and writes down what was accepted.
 
 Run as ``python -m tests.bench.load_process PORT FILE SECONDS CONNECTIONS SENDERS [RATE [RECEIVERS [FORM
-[FIRST]]]]``: prints the summary as JSON; FILE gets ``id due answered number`` of each SMS that was
-answered with 200, in seconds of time.monotonic(). SMS ``number`` has sender ``number % SENDERS`` and, of
-the receivers (joined by commas, or FIRST:COUNT), ``number % len(RECEIVERS)``. RATE 0: as fast as the daemon answers. FORM: one
-of tests.bench.forms, each of whose SMS is sent once, and the load ends with the last; FIRST: its number.
+[FIRST]]]]``: prints the summary as JSON; FILE gets ``id due answered number`` of each SMS that was answered
+with 200, in seconds of time.monotonic(). SMS ``number`` has sender ``number % SENDERS`` and, of the
+receivers (joined by commas, or FIRST:COUNT), ``number % len(RECEIVERS)``. RATE 0: as fast as the daemon
+answers. FORM: one of tests.bench.forms, each of whose SMS is sent once, and the load ends with the last;
+FIRST: its number.
 """
 
 from __future__ import annotations
