@@ -44,7 +44,8 @@ async def main(
     count = round(per_second * float(seconds)) if per_second else None
     if form:
         made = FORMS[form](receivers, int(first), count or round(float(seconds) * AT_MOST_PER_SECOND))
-        request, count = made.__getitem__, len(made)
+        count = len(made)
+        request: Callable[[int], bytes] = made.__getitem__
     else:
         request = _few_fields(port, receivers, int(senders))
     accepted: list[tuple[bytes, float, float, int]] = []
