@@ -1,43 +1,87 @@
-"""A running daemon gives up an SMS whose parts do not come."""
+"""Concatenated SMS through a running daemon: joined whichever way their parts come, or given up in time."""
 
 from __future__ import annotations
 
-from uuid import UUID
+from urllib.parse import urlencode
 
-from smsdaemon.domain.ids import uuid7
-from tests.support.backend import backend
-from tests.support.daemon import acd_group, client, connector, daemon, reseller
-from tests.support.processes import ProcessTest, until
+from tests.support.backend import Backend, backend
+from tests.support.daemon import Daemon, acd_group, client, connector, daemon, reseller
+from tests.support.processes import ProcessTest
 from tests.support.secrets_in_tests import RECEIVER, SENDER, TEXT_MARKER
-from tests.support.stored_sms import utc_now
 
-_PART_TWO_OF_THREE = """
-WITH began AS (
-    INSERT INTO concatenation (id, key, connector_id, receiver, sender, reference, total, began_at)
-    SELECT '{id}', 'k', c.id, c.number, '{sender}', '7', 3, now()
-    FROM connector c WHERE c.number = '{receiver}' AND c.removed_at IS NULL
-    RETURNING id, connector_id
-)
-INSERT INTO sms_part (id, concatenation_id, number, digest, received_at, client_id, target_id, sender_raw,
-                      text, provider, encoding)
-SELECT b.id, b.id, 2, 'd', now(), c.client_id, c.target_id, '{sender}', '{text}', 'generic', 'utf-8'
-FROM began b JOIN connector c ON c.id = b.connector_id
-"""
-"""No provider that ships yet has a field for it."""
+TEXTS = {1: f"{TEXT_MARKER} ä", 2: " €[", 3: "] ö"}
 
 
-class GivingUpTests(ProcessTest):
+class PartsTest(ProcessTest):
+    def run_with(self, target: Backend, settings: str = "", workers: int = 1) -> Daemon:
+        keys = {"provider": ["vonage", "openmarket-uk"], "unsigned": True}
+        directory = (
+            reseller()
+            + client()
+            + acd_group("group", target.url())
+            + connector(RECEIVER, acd_group="group", **keys)
+        )
+        return daemon(self, directory, settings, workers=workers)
+
+    def get(self, running: Daemon, profile: str, fields: dict[str, object]) -> str:
+        """On a connection of its own, so that any worker may have it; the id that it hears."""
+        peer = running.peer()
+        try:
+            answer = peer.ask("GET", f"/SMSReceiver/{profile}?{urlencode(fields)}")
+        finally:
+            peer.close()
+        self.assertEqual(answer.status, 200, answer.body)
+        return answer.id
+
+    def vonage(self, running: Daemon, number: int, reference: str = "7", total: int = 3) -> str:
+        fields = {"to": RECEIVER, "msisdn": SENDER, "text": TEXTS[number], "messageId": f"{reference}-{number}"}
+        parts = {"concat": "true", "concat-ref": reference, "concat-part": number, "concat-total": total}
+        return self.get(running, "vonage", fields | parts)
+
+
+class JoiningTests(PartsTest):
+    def test_in_any_order_with_repeats_and_by_any_worker_they_are_one_sms(self) -> None:
+        target = backend(self)
+        running = self.run_with(target, workers=2)
+        ids = {self.vonage(running, number) for number in (3, 1, 3, 2, 1, 2)}
+        self.assertEqual(len(ids), 1)
+        [attempt] = target.await_attempts(1)
+        self.assertEqual(attempt.data["text"], TEXTS[1] + TEXTS[2] + TEXTS[3])
+        self.assertEqual((attempt.data["id"], attempt.data["parts"]), (*ids, 3))
+        self.assertNotIn("parts_missing", attempt.data)
+        self.assertEqual(running.ask("SELECT count(*) FROM message"), [(1,)])
+
+    def test_a_character_that_was_cut_in_two_is_whole_again(self) -> None:
+        target = backend(self)
+        running = self.run_with(target, workers=2)
+        text = f"{TEXT_MARKER} 😀🐟"
+        raw = text.encode("utf-16-be")
+        cut = raw.index("🐟".encode("utf-16-be")) + 2
+        for number, piece in ((2, raw[cut:]), (1, raw[:cut])):
+            udh = bytes([5, 0, 3, 66, 2, number]).hex()
+            fields = {"smsto": RECEIVER, "smsfrom": SENDER, "smsid": f"o-{number}", "smsdate": ""}
+            coded = {"bits": "16", "smsucs2": piece.hex(), "smsudh": udh}
+            self.get(running, "openmarket-uk", fields | coded)
+        [attempt] = target.await_attempts(1)
+        self.assertEqual((attempt.data["text"], attempt.data["parts"]), (text, 2))
+
+    def test_those_that_came_before_a_restart_are_joined_with_those_after_it(self) -> None:
+        target = backend(self)
+        running = self.run_with(target)
+        first = self.vonage(running, 2)
+        running.stop()
+        running.start()
+        self.assertEqual({self.vonage(running, 1), self.vonage(running, 3)}, {first})
+        [attempt] = target.await_attempts(1)
+        self.assertEqual(attempt.data["text"], TEXTS[1] + TEXTS[2] + TEXTS[3])
+
+
+class GivingUpTests(PartsTest):
     def test_it_is_delivered_with_what_is_there_and_the_numbers_of_what_is_not(self) -> None:
         target = backend(self)
-        place = daemon(
-            self,
-            reseller() + client() + acd_group("group", target.url()) + connector(RECEIVER, acd_group="group"),
-            "[receiver]\nconcatenation_timeout = 1\n",
-        )
-        id: UUID = uuid7(utc_now())
-        place.ask(_PART_TWO_OF_THREE.format(id=id, sender=SENDER, receiver=RECEIVER, text=TEXT_MARKER))
-        until(lambda: bool(target.attempts), "the delivery")
-        data = target.attempts[0].data
-        self.assertEqual((data["id"], data["text"]), (str(id), TEXT_MARKER))
-        self.assertEqual((data["parts"], data["parts_missing"]), (3, [1, 3]))
-        self.assertIn("1 concatenated SMS given up: parts are missing", place.log())
+        running = self.run_with(target, "[receiver]\nconcatenation_timeout = 1\n")
+        id = self.vonage(running, 2)
+        [attempt] = target.await_attempts(1)
+        self.assertEqual((attempt.data["id"], attempt.data["text"]), (id, TEXTS[2]))
+        self.assertEqual((attempt.data["parts"], attempt.data["parts_missing"]), (3, [1, 3]))
+        self.assertIn("1 concatenated SMS given up: parts are missing", running.log())
