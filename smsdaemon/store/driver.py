@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from math import inf
 from typing import Any, TypeVar
 
 import psycopg2
@@ -18,7 +19,12 @@ from txpostgres.reconnection import ConnectionDead, DeadConnectionDetector
 from txpostgres.retrying import RetryingCall
 
 from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable
-from smsdaemon.store.prepared import PLANNED_FOR_SECONDS, Prepared
+from smsdaemon.store.prepared import (
+    PLANNED_AT_LEAST_FOR_SECONDS,
+    PLANNED_FOR_SECONDS,
+    SLOW_SECONDS,
+    Prepared,
+)
 
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
@@ -252,7 +258,14 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
             self._planned[statement.name] = now
             d = self._rows(";".join(filter(None, [before, statement.prepare])), None)
             d.addCallback(lambda _: self._rows(statement.execute, params))
-        return d.addErrback(self._plan_again)
+        return d.addCallbacks(self._note_slow, self._plan_again, callbackArgs=(statement.name, now))
+
+    def _note_slow(self, rows: Rows, name: str, sent_at: float) -> Rows:
+        """Have a statement planned anew that takes long under a plan that is not new."""
+        now = self.reactor.seconds()
+        if now - sent_at > SLOW_SECONDS and now - self._planned.get(name, now) > PLANNED_AT_LEAST_FOR_SECONDS:
+            self._planned[name] = -inf
+        return rows
 
     def _plan_again(self, failure: Failure) -> Failure:
         """Whatever has failed, what is prepared on this connection is not known now."""

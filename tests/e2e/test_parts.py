@@ -34,7 +34,8 @@ class PartsTest(ProcessTest):
         return answer.id
 
     def vonage(self, running: Daemon, number: int, reference: str = "7", total: int = 3) -> str:
-        fields = {"to": RECEIVER, "msisdn": SENDER, "text": TEXTS[number], "messageId": f"{reference}-{number}"}
+        fields = {"to": RECEIVER, "msisdn": SENDER, "text": TEXTS[number]}
+        fields["messageId"] = f"{reference}-{number}"
         parts = {"concat": "true", "concat-ref": reference, "concat-part": number, "concat-total": total}
         return self.get(running, "vonage", fields | parts)
 

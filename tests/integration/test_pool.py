@@ -17,7 +17,7 @@ from zope.interface import implementer
 from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable
 from smsdaemon.store.driver import complete_dsn
 from smsdaemon.store.pool import Listener, Pool, Run
-from smsdaemon.store.prepared import Prepared
+from smsdaemon.store.prepared import PLANNED_AT_LEAST_FOR_SECONDS, SLOW_SECONDS, Prepared
 from tests.support.cases import ReactorTest, UnitTest
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.postgres import PrivateServer, fresh_database
@@ -141,6 +141,20 @@ class HealingTests(PoolTest):
         ended = pool.query("SELECT pg_terminate_backend(pg_backend_pid())")
         await self.assertFailure(ended, StoreUnavailable)
         self.assertEqual(await pool.query(statement, {"n": 3}), [(4,)])
+
+    async def test_a_plan_under_which_a_statement_takes_long_is_made_anew(self) -> None:
+        pool = self.make_pool(await fresh_database(self), size=1)
+        planned = "SELECT extract(epoch FROM prepare_time)::float8 FROM pg_prepared_statements"
+        sleep = Prepared("SELECT pg_sleep(%(s)s)", name="sleep", types={"s": "double precision"})
+        await pool.query(sleep, {"s": 0})
+        [(first,)] = await pool.query(planned)
+        await deferLater(reactor, PLANNED_AT_LEAST_FOR_SECONDS + 0.1)
+        await pool.query(sleep, {"s": 0})
+        self.assertEqual(await pool.query(planned), [(first,)])
+        await pool.query(sleep, {"s": SLOW_SECONDS * 2})
+        await pool.query(sleep, {"s": 0})
+        [(second,)] = await pool.query(planned)
+        self.assertGreater(second, first)
 
     async def test_a_server_that_is_killed_and_restarted_is_found_again_by_all_connections(self) -> None:
         server = PrivateServer(self)
