@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from tests.support.backend import Backend, backend
@@ -14,16 +15,15 @@ TEXTS = {1: f"{TEXT_MARKER} ä", 2: " €[", 3: "] ö"}
 
 class PartsTest(ProcessTest):
     def run_with(self, target: Backend, settings: str = "", workers: int = 1) -> Daemon:
-        keys = {"provider": ["vonage", "openmarket-uk"], "unsigned": True}
         directory = (
             reseller()
             + client()
             + acd_group("group", target.url())
-            + connector(RECEIVER, acd_group="group", **keys)
+            + connector(RECEIVER, acd_group="group", provider=["vonage", "openmarket-uk"], unsigned=True)
         )
         return daemon(self, directory, settings, workers=workers)
 
-    def get(self, running: Daemon, profile: str, fields: dict[str, object]) -> str:
+    def get(self, running: Daemon, profile: str, fields: Mapping[str, object]) -> str:
         """On a connection of its own, so that any worker may have it; the id that it hears."""
         peer = running.peer()
         try:
