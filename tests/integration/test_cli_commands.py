@@ -339,7 +339,7 @@ class UsageTests(CommandTest):
         done = self.run_alone("--help")
         listed = done.out.partition("Commands:\n")[2].splitlines()
         names = {line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "}
-        self.assertEqual(names, plain | {"why", "refused", "redecode"})
+        self.assertEqual(names, plain | {"why", "refused", "redecode", "provider"})
         self.assertRegex(self.run_alone("--version").out, r"\Asmsdaemon \d+\.\d+\.\d+\n\Z")
         self.assertEqual(self.run_alone("purge").status, 2)
 

@@ -2,8 +2,8 @@
 
     python -m tests.support.suite [what trial is to run, by default everything]
 
-Everything goes in two runs side by side, since tests wait more than they compute: what starts daemons
-in one, the rest in the other. Beside them runs a minute of chaos (tests/chaos), each of whose invariants
+Everything goes in three runs side by side, since tests wait more than they compute: what starts daemons,
+what makes something fail, and the rest. Beside them runs a minute of chaos (tests/chaos), each of whose invariants
 counts as a test. The search is a run of its own, so that it also sees the others' ends.
 """
 
@@ -21,7 +21,8 @@ from typing import IO
 from tests.support.trial_counts import Counts, counts
 
 TESTS = Path("tests")
-WITH_DAEMONS = ["tests.e2e", "tests.faults"]
+LONG = [["tests.e2e"], ["tests.faults"]]
+"""Runs of their own; as long as each other and as the rest, more or less."""
 SEARCH = "tests.support.output_search"
 CHAOS = ["tests.chaos", "--seconds", "60"]
 PRINTED_IN = "TRIAL_PRINTED_IN"
@@ -29,7 +30,7 @@ PRINTED_IN = "TRIAL_PRINTED_IN"
 
 
 def main(arguments: list[str]) -> int:
-    runs = [arguments] if arguments else [WITH_DAEMONS, _all_others()]
+    runs = [arguments] if arguments else [*LONG, _all_others()]
     beside = [] if arguments else [CHAOS]
     # Who runs this in the background has it ignore Ctrl-C, and with it every process that tests start
     # and stop like that.
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
 def _all_others() -> list[str]:
     packages = sorted({path.parent.name for path in TESTS.glob("*/test_*.py")})
-    return [name for name in (f"tests.{package}" for package in packages) if name not in WITH_DAEMONS]
+    return [name for name in (f"tests.{package}" for package in packages) if [name] not in LONG]
 
 
 def _side_by_side(runs: Sequence[list[str]], beside: Sequence[list[str]]) -> Counts:
