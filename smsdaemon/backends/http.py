@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
+from weakref import WeakSet
 
 from attrs import frozen
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
@@ -91,7 +92,10 @@ class HttpBackend:
         self._keep = connections_per_host
         self._policy = BrowserLikePolicyForHTTPS(platformTrust() if trust_root is None else trust_root)
         self._destination = lru_cache(_CACHED_DESTINATIONS)(self._make_destination)
-        self._hosts: dict[tuple[str, str, int], _Host] = {}
+        # Of its own: a TLS context costs milliseconds, and several targets may share a host.
+        self._host = lru_cache(_CACHED_DESTINATIONS)(self._make_host)
+        self._connections: WeakSet[Connections] = WeakSet()
+        """Of every host that has some open, or may yet be called; open ones keep theirs alive."""
         self._deadlines: Deadlines[_Attempt] = Deadlines(
             seconds=timeout, clock=reactor, on_late=lambda attempt: attempt.stop(_late(timeout))
         )
@@ -116,7 +120,7 @@ class HttpBackend:
         for attempt in self._deadlines.all():
             attempt.stop(TargetUnreachable("this process stopped before the answer came"))
         self._deadlines.close()
-        closed = DeferredList([host.connections.close() for host in self._hosts.values()])
+        closed = DeferredList([connections.close() for connections in tuple(self._connections)])
         return closed.addCallback(lambda _: None)
 
     def _ended(self, result: Any, attempt: _Attempt) -> Any:
@@ -151,18 +155,15 @@ class HttpBackend:
         head = "".join(f"{line}\r\n" for line in lines).encode("ascii")
         return _Destination(host=self._host(parts.scheme, host, port), head=head, key=key)
 
-    def _host(self, scheme: str, host: str, port: int) -> _Host:
-        # Of its own: a TLS context costs milliseconds, and several targets may share a host.
-        found = self._hosts.get((scheme, host, port))
-        if found is None:
-            connections = Connections(keep=self._keep, clock=self._reactor)
-            found = self._hosts[scheme, host, port] = _Host(
-                endpoint=self._endpoint(scheme, host, port),
-                secure=scheme == "https",
-                connections=connections,
-                factory=ConnectionFactory(connections),
-            )
-        return found
+    def _make_host(self, scheme: str, host: str, port: int) -> _Host:
+        connections = Connections(keep=self._keep, clock=self._reactor)
+        self._connections.add(connections)
+        return _Host(
+            endpoint=self._endpoint(scheme, host, port),
+            secure=scheme == "https",
+            connections=connections,
+            factory=ConnectionFactory(connections),
+        )
 
     def _endpoint(self, scheme: str, host: str, port: int) -> IStreamClientEndpoint:
         endpoint = HostnameEndpoint(self._guarded, host, port, timeout=self._timeout)
