@@ -3,8 +3,8 @@
     python -m tests.support.suite [what trial is to run, by default everything]
 
 Everything goes in three runs side by side, since tests wait more than they compute: what starts daemons,
-what makes something fail, and the rest. Beside them runs a minute of chaos (tests/chaos), each of whose invariants
-counts as a test. The search is a run of its own, so that it also sees the others' ends.
+what makes something fail, and the rest. Beside them runs a minute of chaos (tests/chaos), each of whose
+invariants counts as a test. The search is a run of its own, so that it also sees the others' ends.
 """
 
 from __future__ import annotations
