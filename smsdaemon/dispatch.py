@@ -106,7 +106,10 @@ class Dispatcher:
         self._lookout.start()
 
     def stop(self, seconds: float) -> Deferred[None]:
-        """Begin nothing more; fires when what is in flight has ended, or was cut off after a while."""
+        """Begin nothing more; fires when what is in flight has ended, or was cut off after a while.
+
+        What is leased after that is given back; called once more it waits for this too.
+        """
         self._running = False
         self._lookout.stop()
         self._breakers.stop()

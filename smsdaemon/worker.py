@@ -33,6 +33,7 @@ from smsdaemon.worker_state import JournalState, WorkerState
 
 REFUSED_SECONDS = 1.0
 """At the end, for writing down what was refused."""
+_GIVING_BACK_SECONDS = 1.0
 _COUNT_SECONDS = 1.0
 
 
@@ -209,6 +210,8 @@ class Worker:
             starting.cancel()
         await parts.dispatcher.stop(self._shutdown_seconds)
         await parts.requests.drained()
+        # What these were still given a lease for goes back: else it would wait for the lease's end.
+        await parts.dispatcher.stop(_GIVING_BACK_SECONDS)
         parts.drift_keeper.stop()
         parts.directory.stop()
         parts.listener.close()

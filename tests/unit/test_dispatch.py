@@ -47,6 +47,8 @@ class ScriptedStore:
         """Deliveries that are another's by now."""
         self.breakers: set[int] = set()
         self.down = self.silent = False
+        self.settling: Deferred[None] | None = None
+        """Until it fires, outcomes are on their way."""
 
     def settle(
         self, settled: Delivery, outcome: Outcome, attempt: Attempt | None
@@ -57,6 +59,8 @@ class ScriptedStore:
             return fail(LeaseLost("taken away"))
         self.outcomes.append((settled, outcome))
         self.attempts.append(attempt)
+        if self.settling is not None:
+            return self.settling.addCallback(lambda _: None)
         return succeed(self.next.pop(0) if self.next else None)
 
     def keep(self, deliveries: Sequence[Delivery]) -> Deferred[set[UUID]]:
@@ -560,6 +564,21 @@ class StopTests(DispatcherTest):
         self.clock.advance(20)
         self.successResultOf(stopped)
         self.assertIsInstance(self.store.outcomes[0][1], Postponed)
+
+    def test_stopped_again_it_waits_until_what_was_leased_meanwhile_has_been_given_back(self) -> None:
+        self.assertTrue(self.dispatcher.reserve(1, 1))
+        self.dispatcher.take(self.one())
+        self.assertTrue(self.dispatcher.reserve(1, 1))
+        self.successResultOf(self.dispatcher.stop(20))
+        given_back: Deferred[None] = Deferred()
+        self.store.settling = given_back
+        self.dispatcher.take(self.one())
+        stopped = self.dispatcher.stop(1)
+        self.assertNoResult(stopped)
+        given_back.callback(None)
+        self.successResultOf(stopped)
+        self.assertIsInstance(self.store.outcomes[-1][1], Postponed)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stopping_an_idle_dispatcher_is_immediate_and_leaves_no_timer(self) -> None:
         self.successResultOf(self.dispatcher.stop(20))
