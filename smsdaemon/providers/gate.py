@@ -9,7 +9,7 @@ from attrs import frozen
 
 from smsdaemon.domain.model import Connector, WireRequest
 from smsdaemon.errors import SignatureRefused
-from smsdaemon.ports import Fetch, NonceStore, PreparedScheme, UtcClock
+from smsdaemon.ports import Fetch, NonceStore, UtcClock
 from smsdaemon.providers.loaded import LoadedProfile
 
 
@@ -51,8 +51,8 @@ class RequestGate:
     async def _verify(self, connector: Connector) -> str | None:
         scheme, secrets = self.profile.scheme_and_secrets(connector)
         now = self.utc_now()
-        if isinstance(scheme, PreparedScheme):
-            await scheme.prepare(self.request, secrets, now, self.fetch)
+        if self.profile.prepared is not None:
+            await self.profile.prepared.prepare(self.request, secrets, now, self.fetch)
         return scheme.verify(self.request, secrets, now).nonce
 
     def _content(self) -> bytes:

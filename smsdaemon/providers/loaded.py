@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from smsdaemon.domain.model import Connector, WireRequest
 from smsdaemon.domain.reading import ProviderAnswer, Reading, Step
 from smsdaemon.errors import SignatureRefused
-from smsdaemon.ports import Scheme
+from smsdaemon.ports import PreparedScheme, Scheme
 from smsdaemon.providers.profile import Profile
 from smsdaemon.providers.reader import ProfileReader
 
@@ -20,6 +20,10 @@ class LoadedProfile:
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
         self.name, self.methods, self.signs = profile.name, profile.methods, profile.signs
+        scheme = profile.authentication.scheme if profile.authentication else None
+        # Looked at once: asking whether something is of a Protocol takes longer than most signatures.
+        self.prepared = scheme if isinstance(scheme, PreparedScheme) else None
+        """Its scheme, if that has to be prepared for a request."""
         self._reader = ProfileReader(profile)
         self._usable: dict[tuple[str, ...], Sequence[str]] = {}
 

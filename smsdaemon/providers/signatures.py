@@ -226,14 +226,13 @@ def form_pairs(raw: bytes) -> Pairs:
     if b"+" in raw:
         raw = raw.replace(b"+", b" ")
     for piece in raw.split(b"&"):
-        if not piece:
-            continue
         name, equals, value = piece.partition(b"=")
-        if not equals:
+        if equals:
+            if b"%" in piece:
+                name, value = unquote_to_bytes(name), unquote_to_bytes(value)
+            pairs.append((name, value))
+        elif piece:
             raise SignatureRefused("a field has no equals sign")
-        if b"%" in piece:
-            name, value = unquote_to_bytes(name), unquote_to_bytes(value)
-        pairs.append((name, value))
     return pairs
 
 
