@@ -13,7 +13,7 @@ empty table: what is pending grows by thousands in a second, and statistics come
 SLOW_SECONDS = 0.02
 """What takes longer is planned anew: a plan for the empty table that `delivery` is after a quiet minute read
 all of it, so that fifty acceptances took 64 ms of PostgreSQL's time beside 6,000 pending, and 1 ms after."""
-PLANNED_AT_LEAST_FOR_SECONDS = 0.5
+PLANNED_AT_LEAST_FOR_SECONDS = 0.1
 """On a machine that is slow for other reasons planning would not help."""
 
 _COMMENT = re.compile(r"--[^\n]*")
