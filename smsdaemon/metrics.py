@@ -126,8 +126,8 @@ class Metrics:
             "delivery", "From an SMS' acceptance to its target's 2xx.", _DELIVERY_BUCKETS, registry
         )
 
-        def counter(what: str, text: str) -> Counter:
-            return Counter(f"smsdaemon_{what}", text, registry=registry)
+        def counter(what: str, text: str, labels: Sequence[str] = ()) -> Counter:
+            return Counter(f"smsdaemon_{what}", text, labels, registry=registry)
 
         self._accepted = counter("messages_accepted", "SMS made durable, repeats not counted.")
         self._journaled = counter(
@@ -136,12 +136,8 @@ class Metrics:
         self._journal_failures = counter("journal_failures", "SMS that the journal could not take.")
         self._refused_kept = counter("refused_kept", "Refused SMS (502) that were kept.")
         self._refused_dropped = counter("refused_dropped", "Refused SMS (502) that were not, or not longer.")
-        self._not_sms = Counter(
-            "smsdaemon_not_sms",
-            "Providers' requests that brought no SMS: status reports, probes, handshakes.",
-            ["provider", "kind"],
-            registry=registry,
-        )
+        said = "Providers' requests that brought no SMS: status reports, probes, handshakes."
+        self._not_sms = counter("not_sms", said, ["provider", "kind"])
         self._leases_lost = counter(
             "leases_lost", "Outcomes that came too late: another process had the delivery by then."
         )

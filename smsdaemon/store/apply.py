@@ -97,11 +97,12 @@ def apply(
             raise _DryRun(applied)
         return applied
 
-    def dry(failure: Failure) -> Applied:
-        failure.trap(_DryRun)
-        return cast(_DryRun, failure.value).applied
+    return pool.transaction(interaction).addErrback(_of_dry_run)
 
-    return pool.transaction(interaction).addErrback(dry)
+
+def _of_dry_run(failure: Failure) -> Applied:
+    failure.trap(_DryRun)
+    return cast(_DryRun, failure.value).applied
 
 
 def _make_secret() -> str:

@@ -88,16 +88,7 @@ class Batcher(Generic[Row, Result]):
         sent again where its batch is repeated.
         """
         d: Deferred[Result] = Deferred()
-        if self._closed:
-            d.errback(StoreUnavailable("the store is closed"))
-            return d
-        if len(self._waiting) >= self._max_waiting:
-            d.errback(StoreOverloaded("too many are waiting for the database"))
-            return d
-        self._waiting.append(_Waiting(row, self._timer.seconds() + self._patience, d))
-        if self._alarm is None:
-            self._alarm = self._timer.callLater(self._patience, self._withdraw)
-        self._pump()
+        self._take(_Waiting(row, self._timer.seconds() + self._patience, d))
         return d
 
     def add_all(self, rows: list[Row]) -> Deferred[list[Result]]:
@@ -108,17 +99,20 @@ class Batcher(Generic[Row, Result]):
         if len(rows) == 1:
             return self.add(rows[0]).addCallback(lambda result: [result])
         d: Deferred[list[Result]] = Deferred()
+        self._take(_Together(rows, self._timer.seconds() + self._patience, d))
+        return d
+
+    def _take(self, entry: _Entry[Row, Result]) -> None:
         if self._closed:
-            d.errback(StoreUnavailable("the store is closed"))
-            return d
+            entry.done.errback(StoreUnavailable("the store is closed"))
+            return
         if len(self._waiting) >= self._max_waiting:
-            d.errback(StoreOverloaded("too many are waiting for the database"))
-            return d
-        self._waiting.append(_Together(rows, self._timer.seconds() + self._patience, d))
+            entry.done.errback(StoreOverloaded("too many are waiting for the database"))
+            return
+        self._waiting.append(entry)
         if self._alarm is None:
             self._alarm = self._timer.callLater(self._patience, self._withdraw)
         self._pump()
-        return d
 
     def close(self) -> None:
         """Withdraw what was not sent and take nothing more; what is under way goes on."""
