@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import IO, Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
@@ -42,7 +43,11 @@ class Backend:
         return f"http://127.0.0.1:{self._port}/sms"
 
     def start(self) -> None:
-        self._listen()
+        while self._listening is None:
+            try:
+                self._listen()
+            except CannotListenError:  # somebody, perhaps another of these, was quicker
+                self._port = free_port()
         if self.target.character == "leaving":
             self._leaving = Deferred.fromCoroutine(self._come_and_go())
             self._leaving.addErrback(lambda failure: failure.trap(CancelledError) and None)
