@@ -11,7 +11,7 @@ from smsdaemon.places import one_less
 T = TypeVar("T")
 
 MOMENT_SECONDS = 0.05
-"""Twice as long, and accepting waited twice as long while a backlog was delivered (docs/performance.md)."""
+"""Long enough for claims of a hundred; twice as much made no difference (docs/performance.md)."""
 
 
 class Ready(Generic[T]):
