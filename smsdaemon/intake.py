@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b, sha256
 from hmac import compare_digest
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from attrs import evolve
@@ -26,12 +26,15 @@ from smsdaemon.errors import (
 )
 from smsdaemon.ports import DirectorySource, IdMaker, MessageStore, Offer, Outlet, RefusalObserver, UtcClock
 
+Nonces = Mapping[int, str]
+"""By connector's id what a request's signature says to come once only."""
+
 
 class Gate(Protocol):
     """Looks whether a request is authentic for the connectors whose SMS it brings."""
 
-    async def __call__(self, connectors: Collection[Connector], /) -> Mapping[int, str]:
-        """By connector's id what its signature says to come once only. Raises SignatureRefused."""
+    def __call__(self, connectors: Collection[Connector], /) -> Nonces | Deferred[Nonces]:
+        """Raises SignatureRefused. A Deferred, which may fail, where there is something to wait for."""
         ...
 
 
@@ -60,79 +63,65 @@ class Receiver:
         the first three cases nothing was accepted.
         """
         try:
-            sms = self._attribute(submission)
-        except RequestRefused:
-            return fail(Failure())
-        reserved = self._outlet.reserve(sms.target_id, sms.connector_id)
-        d = self._store.accept(sms, provider_key(sms), lease=reserved)
-        return d.addCallbacks(
-            self._accepted, self._not_stored, callbackArgs=(sms, reserved), errbackArgs=(sms, reserved)
-        )
-
-    def _attribute(self, submission: Submission) -> InboundSMS:
-        directory = self._directory.current()
-        try:
-            connector = _known_connector(directory, submission)
+            connector = _known_connector(self._directory.current(), submission)
+            check_provider(connector, submission.provider)
+            check_token(connector, submission.token)
         except RequestRefused as refusal:
-            self._refusals.turned_away(refusal, submission)
-            raise
-        now = self._utc_now()
-        id = self._new_id(now)
+            return self._turned_away(refusal, submission)
         try:
-            return attributed(submission, connector, directory, id=id, received_at=now)
-        except NotRoutable as refusal:
-            self._refusals.not_routable(_refused(submission, connector, str(refusal), id=id, received_at=now))
-            raise
+            (sms,) = self._attribute_all((submission,), (connector,))
+        except NotRoutable:
+            return fail(Failure())
+        return self._stored(sms, provider_key(sms))
 
-    async def receive_all(self, submissions: Sequence[Submission], gate: Gate) -> list[Receipt]:
+    def receive_all(self, submissions: Sequence[Submission], gate: Gate) -> Deferred[list[Receipt]]:
         """As receive(), for what one request has brought: all is stored, or nothing.
 
         What is wrong with any of them is wrong with the request, by the order of contract 3: unknown
-        numbers before signatures, and those before targets. ``gate`` also raises what it likes.
+        numbers before signatures, and those before targets. Also fails with what the gate fails with.
         """
-        directory = self._directory.current()
-        connectors = [self._known(directory, submission) for submission in submissions]
-        nonces = await self._through(gate, submissions, connectors)
-        all_sms = self._attribute_all(submissions, connectors)
-        offers: list[Offer] = []
-        for place, (sms, connector) in enumerate(zip(all_sms, connectors, strict=True)):
-            key = provider_key(sms) or nonce_key(sms, nonces.get(connector.id), place)
-            offers.append((sms, key, self._outlet.reserve(sms.target_id, sms.connector_id)))
+        directory, connectors = self._directory.current(), []
+        submission = submissions[0]
         try:
-            if len(offers) == 1:
-                receipts = [await self._store.accept(*offers[0])]
-            else:
-                receipts = await self._store.accept_all(offers)
-        except BaseException:
-            for sms, _, reserved in offers:
-                if reserved:
-                    self._outlet.release(sms.target_id, sms.connector_id)
-            raise
-        pairs = zip(receipts, offers, strict=True)
-        return [self._accepted(receipt, sms, reserved) for receipt, (sms, _, reserved) in pairs]
+            for submission in submissions:
+                connectors.append(_known_connector(directory, submission))
+            for submission, connector in zip(submissions, connectors, strict=True):
+                check_provider(connector, submission.provider)
+            nonces = gate({connector.id: connector for connector in connectors}.values())
+        except RequestRefused as refusal:
+            return self._turned_away(refusal, submission)
+        if isinstance(nonces, Deferred):
+            nonces.addErrback(self._not_authentic, submission)
+            return nonces.addCallback(lambda found: self._let_in(submissions, connectors, found))
+        return self._let_in(submissions, connectors, nonces)
 
-    def _known(self, directory: Directory, submission: Submission) -> Connector:
-        connector = directory.connectors.get(matching_key(submission.receiver))
-        if connector is None:
-            refusal = UnknownConnector("no connector has this receiver")
-            self._refusals.turned_away(refusal, submission)
-            raise refusal
-        return connector
-
-    async def _through(
-        self, gate: Gate, submissions: Sequence[Submission], connectors: Sequence[Connector]
-    ) -> Mapping[int, str]:
+    def _let_in(
+        self, submissions: Sequence[Submission], connectors: Sequence[Connector], nonces: Nonces
+    ) -> Deferred[list[Receipt]]:
         submission = submissions[0]
         try:
             for submission, connector in zip(submissions, connectors, strict=True):
-                check_provider(connector, submission.provider)
-            nonces = await gate({connector.id: connector for connector in connectors}.values())
-            for submission, connector in zip(submissions, connectors, strict=True):
                 check_token(connector, submission.token)
-        except (TokenRefused, SignatureRefused) as refusal:
-            self._refusals.turned_away(refusal, submission)
-            raise
-        return nonces
+        except TokenRefused as refusal:
+            return self._turned_away(refusal, submission)
+        try:
+            all_sms = self._attribute_all(submissions, connectors)
+        except NotRoutable:
+            return fail(Failure())
+        keyed = [
+            (sms, provider_key(sms) or nonce_key(sms, nonces.get(sms.connector_id), place))
+            for place, sms in enumerate(all_sms)
+        ]
+        return self._stored_all(keyed) if len(keyed) > 1 else self._stored(*keyed[0]).addCallback(_alone)
+
+    def _turned_away(self, refusal: RequestRefused, submission: Submission) -> Deferred[Any]:
+        self._refusals.turned_away(refusal, submission)
+        return fail(refusal)
+
+    def _not_authentic(self, failure: Failure, submission: Submission) -> Failure:
+        if isinstance(failure.value, SignatureRefused):
+            self._refusals.turned_away(failure.value, submission)
+        return failure
 
     def _attribute_all(
         self, submissions: Sequence[Submission], connectors: Sequence[Connector]
@@ -154,6 +143,30 @@ class Receiver:
             self._refusals.not_routable(sms)
         raise refusal
 
+    # --- storing --------------------------------------------------------------------------------
+
+    def _stored(self, sms: InboundSMS, key: bytes | None) -> Deferred[Receipt]:
+        reserved = self._outlet.reserve(sms.target_id, sms.connector_id)
+        return self._store.accept(sms, key, reserved).addCallbacks(
+            self._accepted, self._not_stored, callbackArgs=(sms, reserved), errbackArgs=(sms, reserved)
+        )
+
+    def _stored_all(self, keyed: Sequence[tuple[InboundSMS, bytes | None]]) -> Deferred[list[Receipt]]:
+        offers: list[Offer] = []
+        for sms, key in keyed:
+            offers.append((sms, key, self._outlet.reserve(sms.target_id, sms.connector_id)))
+
+        def accepted(receipts: list[Receipt]) -> list[Receipt]:
+            pairs = zip(receipts, offers, strict=True)
+            return [self._accepted(receipt, sms, reserved) for receipt, (sms, _, reserved) in pairs]
+
+        def not_stored(failure: Failure) -> Failure:
+            for sms, _, reserved in offers:
+                self._not_stored(failure, sms, reserved)
+            return failure
+
+        return self._store.accept_all(offers).addCallbacks(accepted, not_stored)
+
     def _accepted(self, receipt: Receipt, sms: InboundSMS, reserved: bool) -> Receipt:
         if not receipt.duplicate:
             self._on_accepted()
@@ -169,6 +182,10 @@ class Receiver:
         if reserved:
             self._outlet.release(sms.target_id, sms.connector_id)
         return failure
+
+
+def _alone(receipt: Receipt) -> list[Receipt]:
+    return [receipt]
 
 
 def attributed(
@@ -214,13 +231,10 @@ def _refused(
 
 
 def _known_connector(directory: Directory, submission: Submission) -> Connector:
-    """The connector that the submission may use; raises UnknownConnector or TokenRefused."""
+    """The connector of the submission's number; raises UnknownConnector."""
     connector = directory.connectors.get(matching_key(submission.receiver))
     if connector is None:
         raise UnknownConnector("no connector has this receiver")
-    if submission.provider not in connector.providers:
-        check_provider(connector, submission.provider)
-    check_token(connector, submission.token)
     return connector
 
 

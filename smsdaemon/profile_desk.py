@@ -12,8 +12,7 @@ from smsdaemon.domain.model import Connector, Receipt, Submission, WireRequest
 from smsdaemon.domain.numbers import matching_key
 from smsdaemon.domain.reading import ProviderAnswer
 from smsdaemon.drift import DriftWatch
-from smsdaemon.errors import SignatureRefused
-from smsdaemon.intake import Gate, Receiver
+from smsdaemon.intake import Receiver
 from smsdaemon.ports import DirectorySource, Fetch, NonceStore, UtcClock
 from smsdaemon.providers.field_names import fell_back, field_names
 from smsdaemon.providers.fields import Names, first_not_blank
@@ -32,22 +31,6 @@ class Checks:
     nonces: NonceStore
     fetch: Fetch
     utc_now: UtcClock
-
-
-@frozen
-class _WatchedGate:
-    """Has the drift watch hear of signatures that are wrong."""
-
-    gate: Gate
-    profile: str
-    drift: DriftWatch
-
-    async def __call__(self, connectors: Collection[Connector], /) -> Mapping[int, str]:
-        try:
-            return await self.gate(connectors)
-        except SignatureRefused as refusal:
-            self.drift.refused(connectors, self.profile, str(refusal))
-            raise
 
 
 class ProfileDesk:
@@ -80,14 +63,15 @@ class ProfileDesk:
             nonces=self._checks.nonces,
             fetch=self._checks.fetch,
             utc_now=self._checks.utc_now,
+            on_refused=lambda connectors, why: self._drift.refused(connectors, profile, why),
         )
-        return self._in_flight.add(ensureDeferred(self._receive(profile, request, submissions, gate)))
+        stored = self._receiver.receive_all(submissions, gate)
+        return self._in_flight.add(stored).addCallback(self._look, profile, request, submissions[0])
 
-    async def _receive(
-        self, profile: str, request: WireRequest, submissions: Sequence[Submission], gate: RequestGate
+    def _look(
+        self, receipts: list[Receipt], profile: str, request: WireRequest, submission: Submission
     ) -> list[Receipt]:
-        receipts = await self._receiver.receive_all(submissions, _WatchedGate(gate, profile, self._drift))
-        submission = submissions[0]
+        """Whether the request, which was accepted, looks like those before it."""
         connector = self._directory.current().connectors.get(matching_key(submission.receiver))
         if connector is not None and self._drift.due(connector, profile):
             kind = request.content_type

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Literal
 from uuid import UUID
 
 from attrs import Factory, field, frozen, validators
+
+from smsdaemon.domain.forms import FormPairs, form_pairs
 
 TargetKind = Literal["acd_group", "application"]
 SenderFormat = Literal["e164", "as-is"]
@@ -129,6 +132,11 @@ class WireRequest:
         """The first of that name, which is in lower case; "" where there is none."""
         values = self.headers.get(name)
         return values[0] if values else ""
+
+    @cached_property
+    def form(self) -> FormPairs:
+        """The body's pairs, where it is a form. Taken apart once: what is signed is what is read."""
+        return form_pairs(self.body)
 
 
 @frozen(kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from smsdaemon.domain.model import SenderFormat
 
@@ -12,6 +13,7 @@ _E164_WITHOUT_PLUS = re.compile(r"[1-9][0-9]{7,14}")
 _DIGITS = re.compile(r"[0-9]+")
 
 
+@lru_cache(maxsize=1024)  # of receivers: each is asked for several times, and there are few
 def matching_key(number: str) -> str:
     """What two spellings of one number have in common; "" where nothing of it counts.
 

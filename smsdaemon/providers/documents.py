@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn, Protocol
-from urllib.parse import unquote_to_bytes
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
 from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 
+from smsdaemon.domain.forms import FormPairs, form_pairs, pair_count
 from smsdaemon.domain.reading import MAX_ENTRIES
 from smsdaemon.domain.text import bytes_again, charset_label, decode, decode_reversibly, storable
 from smsdaemon.errors import MalformedRequest
@@ -81,30 +81,20 @@ def read_pairs(
     raw: bytes, wanted: Collection[bytes], charset: str | None, separator: bytes
 ) -> tuple[Values, int]:
     """As form.read_form(), but names are compared as they are: some differ in case only."""
-    values: Values = {}
     if not raw:
-        return values, 0
-    pairs = raw.split(separator)
-    count = sum(map(bool, pairs))
+        return {}, 0
+    count = pair_count(raw, separator)
     check_count(count)
-    for pair in pairs:
-        name, _, value = pair.partition(b"=")
-        if name not in wanted:
-            if b"%" not in name and b"+" not in name:
-                continue
-            name = unescaped(name)
-            if name not in wanted:
-                continue
-        plain = unescaped(value)
-        values.setdefault(name, []).append((*decode(plain, charset), plain))
-    return values, count
+    return values_of(form_pairs(raw, separator), wanted, charset), count
 
 
-def unescaped(raw: bytes) -> bytes:
-    """What a value of a form means; a malformed %-escape stands for itself."""
-    if b"+" in raw:
-        raw = raw.replace(b"+", b" ")
-    return unquote_to_bytes(raw) if b"%" in raw else raw
+def values_of(pairs: FormPairs, wanted: Collection[bytes], charset: str | None) -> Values:
+    """The values of the wanted names; a name without an equals sign has an empty one."""
+    values: Values = {}
+    for name, _, value in pairs:
+        if name in wanted:
+            values.setdefault(name, []).append((*decode(value, charset), value))
+    return values
 
 
 # --- JSON ---------------------------------------------------------------------------------------

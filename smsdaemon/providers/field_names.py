@@ -10,9 +10,9 @@ from xml.etree.ElementTree import Element
 
 from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 
+from smsdaemon.domain.forms import unescaped
 from smsdaemon.domain.text import charset_label
 from smsdaemon.providers.content_type import NO_TYPE, content_type
-from smsdaemon.providers.documents import unescaped
 
 MAX_NAMES = 100
 """Of one request; what comes after is not looked at."""

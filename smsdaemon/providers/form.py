@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from urllib.parse import unquote_to_bytes
 
+from smsdaemon.domain.forms import form_pairs, pair_count
 from smsdaemon.domain.text import decode
 from smsdaemon.providers.fields import Values, check_count
 
@@ -18,21 +18,12 @@ def read_form(raw: bytes, wanted: Collection[bytes], charset: str | None) -> tup
     values: Values = {}
     if not raw:
         return values, 0
-    pairs = raw.split(b"&")
-    count = sum(map(bool, pairs))
+    count = pair_count(raw)
     check_count(count)
-    for pair in pairs:
-        name, _, value = pair.partition(b"=")
+    for name, _, value in form_pairs(raw):
         if name not in wanted:
-            name = _unescaped(name).lower()
+            name = name.lower()
             if name not in wanted:
                 continue
-        plain = _unescaped(value)
-        values.setdefault(name, []).append((*decode(plain, charset), plain))
+        values.setdefault(name, []).append((*decode(value, charset), value))
     return values, count
-
-
-def _unescaped(raw: bytes) -> bytes:
-    if b"+" in raw:
-        raw = raw.replace(b"+", b" ")
-    return unquote_to_bytes(raw) if b"%" in raw else raw

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
 from hashlib import blake2b
 
 from attrs import frozen
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.python.failure import Failure
 
 from smsdaemon.domain.model import Connector, WireRequest
 from smsdaemon.errors import SignatureRefused
-from smsdaemon.ports import Fetch, NonceStore, UtcClock
+from smsdaemon.ports import Fetch, NonceStore, PreparedScheme, UtcClock
 from smsdaemon.providers.loaded import LoadedProfile
+
+Nonces = Mapping[int, str]
+"""By connector's id."""
 
 
 @frozen(kw_only=True)
@@ -22,38 +28,63 @@ class RequestGate:
     nonces: NonceStore
     fetch: Fetch
     utc_now: UtcClock
+    on_refused: Callable[[Collection[Connector], str], object]
+    """Told whose request was not signed as it should be, and why."""
 
-    async def __call__(self, connectors: Collection[Connector], /) -> Mapping[int, str]:
-        """Verify it once for each set of secrets; the nonces by connector.
+    def __call__(self, connectors: Collection[Connector], /) -> Nonces | Deferred[Nonces]:
+        """Verify it once for each set of secrets.
 
         A nonce that came with other content before is refused: some signatures do not cover the body.
-        With the same content it is a repeat, which the store recognises. Raises SignatureRefused, and
-        FetchFailed where the scheme needs something from the network.
+        With the same content it is a repeat, which the store recognises. Raises SignatureRefused, or
+        fails with it, or with FetchFailed where the scheme needs something from the network.
         """
+        try:
+            nonces = self._nonces([one for one in connectors if self.profile.must_verify(one)])
+        except SignatureRefused as refusal:
+            self.on_refused(connectors, str(refusal))
+            raise
+        return nonces.addErrback(self._refused, connectors) if isinstance(nonces, Deferred) else nonces
+
+    def _nonces(self, connectors: Collection[Connector]) -> Nonces | Deferred[Nonces]:
+        # Coroutines only where there is something to wait for: they cost as much as most signatures.
+        now = self.utc_now()
+        if self.profile.prepared is not None:
+            return ensureDeferred(self._prepared(self.profile.prepared, connectors, now))
+        nonces = self._verified(connectors, now)
+        return ensureDeferred(self._seen(nonces)) if nonces else nonces
+
+    async def _prepared(
+        self, scheme: PreparedScheme, connectors: Collection[Connector], now: datetime
+    ) -> Nonces:
+        for connector in {connector.provider_secrets: connector for connector in connectors}.values():
+            _, secrets = self.profile.scheme_and_secrets(connector)
+            await scheme.prepare(self.request, secrets, now, self.fetch)
+        return await self._seen(self._verified(connectors, now))
+
+    def _verified(self, connectors: Collection[Connector], now: datetime) -> Nonces:
         verified: dict[tuple[str, ...], str | None] = {}
         nonces: dict[int, str] = {}
         for connector in connectors:
-            if not self.profile.must_verify(connector):
-                continue
-            secrets = connector.provider_secrets
-            if secrets not in verified:
-                verified[secrets] = await self._verify(connector)
-            nonce = verified[secrets]
+            known = connector.provider_secrets
+            if known not in verified:
+                scheme, secrets = self.profile.scheme_and_secrets(connector)
+                verified[known] = scheme.verify(self.request, secrets, now).nonce
+            nonce = verified[known]
             if nonce is not None:
                 nonces[connector.id] = nonce
-        if nonces:
-            content = self._content()
-            for connector_id, nonce in nonces.items():
-                if not await self.nonces.see(connector_id, nonce, content):
-                    raise SignatureRefused("the signature was used before, with another request")
         return nonces
 
-    async def _verify(self, connector: Connector) -> str | None:
-        scheme, secrets = self.profile.scheme_and_secrets(connector)
-        now = self.utc_now()
-        if self.profile.prepared is not None:
-            await self.profile.prepared.prepare(self.request, secrets, now, self.fetch)
-        return scheme.verify(self.request, secrets, now).nonce
+    async def _seen(self, nonces: Nonces) -> Nonces:
+        content = self._content() if nonces else b""
+        for connector_id, nonce in nonces.items():
+            if not await self.nonces.see(connector_id, nonce, content):
+                raise SignatureRefused("the signature was used before, with another request")
+        return nonces
+
+    def _refused(self, failure: Failure, connectors: Collection[Connector]) -> Failure:
+        if isinstance(failure.value, SignatureRefused):
+            self.on_refused(connectors, str(failure.value))
+        return failure
 
     def _content(self) -> bytes:
         digest = blake2b(digest_size=16)

@@ -68,6 +68,11 @@ class AnswerRule:
     """None: for an error, the line that says what is wrong."""
     headers: tuple[tuple[str, Template], ...] = ()
 
+    @property
+    def constant(self) -> bool:
+        """Whether it says the same of every SMS."""
+        return all(one is None or one.constant for one in (self.body, *(value for _, value in self.headers)))
+
 
 @frozen(kw_only=True)
 class NotAnSms:

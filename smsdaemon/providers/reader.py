@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from attrs import evolve
 
+from smsdaemon.domain.forms import pair_count
 from smsdaemon.domain.model import Submission, WireRequest
 from smsdaemon.domain.reading import ProviderAnswer, Reading, Step
 from smsdaemon.domain.text import worth_keeping
 from smsdaemon.errors import MalformedRequest, UnsupportedBody
 from smsdaemon.providers.answering import rendered
 from smsdaemon.providers.content_type import NO_TYPE, ContentType, content_type
-from smsdaemon.providers.documents import Document, Pairs, read_json, read_pairs, read_xml
+from smsdaemon.providers.documents import Document, Pairs, read_json, read_pairs, read_xml, values_of
 from smsdaemon.providers.fields import Value, Values, check_count
 from smsdaemon.providers.multipart_form import read_multipart
 from smsdaemon.providers.part_rules import part_and_count
@@ -38,6 +39,8 @@ class ProfileReader:
         self._separator = request.separator
         # Most profiles need neither, and then a request need not be looked at for them.
         self._plain = request.batch is None and request.inner is None and not profile.not_sms
+        said = profile.answers.success
+        self._always = rendered(said, 200, lambda _: "") if said.constant else None
         self._several = any(a.selector is not None and a.selector.several for a in profile.fields.receiver)
 
     def read(self, request: WireRequest, trace: list[Step] | None = None) -> Reading:
@@ -100,6 +103,8 @@ class ProfileReader:
         """What the provider hears of what was stored, or was before; ``id``: ours, of the first SMS."""
         rules = self.profile.answers
         rule = rules.duplicate if duplicate and rules.duplicate is not None else rules.success
+        if self._always is not None and rule is rules.success:
+            return self._always
         first = reading.submissions[0]
         names = {
             "id": id,
@@ -147,7 +152,7 @@ class ProfileReader:
         elif kind == "xml":
             document = read_xml(request.body, charset)
         else:
-            form, form_count = self._form(kind, request.body, declared, charset)
+            form, form_count = self._form(kind, request, declared, charset)
             check_count(count + form_count)
             document = Pairs((form, query) if form else (query,), last=rules.last_value)
         if trace is not None:
@@ -156,14 +161,18 @@ class ProfileReader:
         return Scope(request=request, query=query, whole=document, entry=document, charset=charset)
 
     def _form(
-        self, kind: str | None, body: bytes, declared: ContentType, charset: str | None
+        self, kind: str | None, request: WireRequest, declared: ContentType, charset: str | None
     ) -> tuple[Values, int]:
         if kind == "form":
-            return read_pairs(body, self.profile.wanted, charset, self._separator)
+            if self._separator != b"&":
+                return read_pairs(request.body, self.profile.wanted, charset, self._separator)
+            count = pair_count(request.body)
+            check_count(count)
+            return values_of(request.form, self.profile.wanted, charset), count
         if kind == "multipart":
             # It compares names in lower case.
             wanted = {name.lower() for name in self.profile.wanted}
-            values, count = read_multipart(body, declared.boundary, wanted, charset)
+            values, count = read_multipart(request.body, declared.boundary, wanted, charset)
             return {
                 name: values[name.lower()] for name in self.profile.wanted if name.lower() in values
             }, count

@@ -8,10 +8,10 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
-from urllib.parse import unquote_to_bytes
 
 from attrs import field, validators
 
+from smsdaemon.domain.forms import FormPairs, form_pairs
 from smsdaemon.domain.model import WireRequest
 from smsdaemon.errors import SignatureRefused
 from smsdaemon.providers.content_type import content_type
@@ -199,8 +199,6 @@ def iso_time(told: object) -> float:
 
 # --- forms and URLs --------------------------------------------------------------------------
 
-Pairs = list[tuple[bytes, bytes]]
-
 
 def is_form(request: WireRequest) -> bool:
     """Whether the body is a form, as it also is where it has no type."""
@@ -216,33 +214,30 @@ def is_json(request: WireRequest) -> bool:
     return len(header) <= 1000 and content_type(header).type.lower() == "application/json"
 
 
-def form_pairs(raw: bytes) -> Pairs:
-    """A form's names and values, decoded, in its order.
+def signed_pairs(pairs: FormPairs) -> FormPairs:
+    """The same, if all have an equals sign.
 
     Raises SignatureRefused for a name without ``=``: schemes that sign names and values one after the
     other would take it for the value before it.
     """
-    pairs: Pairs = []
-    if b"+" in raw:
-        raw = raw.replace(b"+", b" ")
-    for piece in raw.split(b"&"):
-        name, equals, value = piece.partition(b"=")
-        if equals:
-            if b"%" in piece:
-                name, value = unquote_to_bytes(name), unquote_to_bytes(value)
-            pairs.append((name, value))
-        elif piece:
+    for _, equals, _ in pairs:
+        if not equals:
             raise SignatureRefused("a field has no equals sign")
     return pairs
 
 
-def signed_form(request: WireRequest) -> Pairs:
+def signed_form(request: WireRequest) -> FormPairs:
     """The pairs of a form that must be signed as a whole; raises SignatureRefused for another body."""
     if not request.body:
         return []
     if not is_form(request):
         raise SignatureRefused("the signature covers no body but a form")
-    return form_pairs(request.body)
+    return signed_pairs(request.form)
+
+
+def signed_query(query: bytes) -> FormPairs:
+    """The pairs of a URL's query that is signed."""
+    return signed_pairs(form_pairs(query))
 
 
 def query_of(url: str) -> bytes:

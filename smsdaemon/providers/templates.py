@@ -28,6 +28,11 @@ class Template:
     """Text, and what is put in between; names (NAMES) are selectors too."""
     escape: Callable[[str], str]
 
+    @property
+    def constant(self) -> bool:
+        """Whether nothing is put in."""
+        return all(isinstance(piece, str) for piece in self.pieces)
+
     def filled(self, look: Look) -> str:
         """``look`` knows what each selector, or name, stands for."""
         if len(self.pieces) == 1 and isinstance(self.pieces[0], str):

@@ -10,9 +10,9 @@ from urllib.parse import unquote_to_bytes
 
 from gsm0338 import Codec  # type: ignore[import-untyped]
 
+from smsdaemon.domain.forms import unescaped
 from smsdaemon.domain.text import charset_label, decode, storable
 from smsdaemon.errors import MalformedRequest
-from smsdaemon.providers.documents import unescaped
 from smsdaemon.providers.fields import Value
 
 Wrapping = Literal["text", "hex", "base64", "percent", "form"]

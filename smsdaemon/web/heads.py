@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from email.utils import formatdate
 
-from twisted.web import http
+from twisted.web.http import RESPONSES
 
 from smsdaemon.web.answers import Answer
 
@@ -13,7 +13,7 @@ from smsdaemon.web.answers import Answer
 def head_lines(answer: Answer, date_line: bytes, *, closes: bool) -> bytes:
     """Status line and headers, up to and with the empty line."""
     lines = [
-        b"HTTP/1.1 %d %s\r\n" % (answer.status, http.RESPONSES.get(answer.status, b"")),
+        b"HTTP/1.1 %d %s\r\n" % (answer.status, RESPONSES.get(answer.status, b"")),
         date_line,
         b"Content-Type: %s\r\nContent-Length: %d\r\n" % (answer.content_type, len(answer.body)),
         b"Cache-Control: no-store\r\n",

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Protocol
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -15,12 +15,11 @@ from smsdaemon.domain.model import Receipt, Submission, WireRequest
 from smsdaemon.domain.reading import ProviderAnswer, Reading
 from smsdaemon.errors import MalformedRequest, SmsDaemonError, UnsupportedBody
 from smsdaemon.web.answers import Answer
-from smsdaemon.web.errors import MethodNotAllowed, detail, refusal
+from smsdaemon.web.errors import Header, MethodNotAllowed, detail, refusal
 from smsdaemon.web.request import BoundedRequest, Observe
 from smsdaemon.web.routes import Page
 from smsdaemon.web.waiting import Waiting
 
-_T = TypeVar("_T")
 _IDS_TOLD = 50
 """So many of a batch's ids are in the answer's header."""
 _UNCODED = (b"", b"identity")
@@ -83,6 +82,7 @@ class ProfilePage:
     def __init__(self, profile: Profile, surroundings: Surroundings) -> None:
         self._profile, self._around = profile, surroundings
         self._methods = frozenset(method.encode() for method in profile.methods)
+        self._base = surroundings.public_url.rstrip("/")
         self._allow = (b"Allow", ", ".join(profile.methods).encode())
 
     def receive(self, request: BoundedRequest) -> Deferred[None] | None:
@@ -92,7 +92,8 @@ class ProfilePage:
             wire = self._wire_request(request)
             shaken = self._around.desk.handshake(self._profile.name, wire)
             if shaken is not None:
-                return self._answer_when(shaken, request, self._handshake_done)
+                answered = self._around.waiting.follow(shaken).addCallback(self._handshake_done, request)
+                return answered.addErrback(self._refuse, request)
             reading = self._profile.read(wire)
             for name in (*((reading.name,) if reading.name else ()), *reading.ignored):
                 self._around.desk.not_an_sms(self._profile.name, name)
@@ -105,24 +106,20 @@ class ProfilePage:
                 self._around.desk.unreadable(self._profile.name, str(error))
             self._refuse(Failure(), request)
             return None
-        return self._answer_when(stored, request, lambda receipts: self._stored(receipts, wire, reading))
+        answered = self._around.waiting.follow(stored).addCallback(self._stored, request, wire, reading)
+        return answered.addErrback(self._refuse, request)
 
-    def _answer_when(
-        self, done: Deferred[_T], request: BoundedRequest, answer: Callable[[_T], Answer]
-    ) -> Deferred[None]:
-        followed = self._around.waiting.follow(done)
-        return followed.addCallback(answer).addCallback(request.answer).addErrback(self._refuse, request)
-
-    def _stored(self, receipts: list[Receipt], wire: WireRequest, reading: Reading) -> Answer:
+    def _stored(
+        self, receipts: list[Receipt], request: BoundedRequest, wire: WireRequest, reading: Reading
+    ) -> None:
         ids = [str(receipt.id) for receipt in receipts]
         duplicate = all(receipt.duplicate for receipt in receipts)
-        answer = _web_answer(self._profile.success(wire, reading, ids[0], duplicate))
-        told = (b"SMS-Message-Id", ", ".join(ids[:_IDS_TOLD]).encode())
-        return Answer(answer.status, answer.content_type, answer.body, (*answer.headers, told))
+        answer = self._profile.success(wire, reading, ids[0], duplicate)
+        request.answer(_web_answer(answer, (b"SMS-Message-Id", ", ".join(ids[:_IDS_TOLD]).encode())))
 
-    def _handshake_done(self, answer: ProviderAnswer) -> Answer:
+    def _handshake_done(self, answer: ProviderAnswer, request: BoundedRequest) -> None:
         self._around.desk.not_an_sms(self._profile.name, "handshake")
-        return _web_answer(answer)
+        request.answer(_web_answer(answer))
 
     def _refuse(self, failure: Failure, request: BoundedRequest) -> None:
         if failure.check(CancelledError):
@@ -142,8 +139,7 @@ class ProfilePage:
                 content_type="text/plain; charset=utf-8",
                 body=f"{detail(error, row)}\n".encode(),
             )
-        answer = _web_answer(rendered)
-        request.answer(Answer(answer.status, answer.content_type, answer.body, (*headers, *answer.headers)))
+        request.answer(_web_answer(rendered, *headers))
 
     def _wire_request(self, request: BoundedRequest) -> WireRequest:
         """What the profile gets to see; raises in the order of contract 3."""
@@ -169,17 +165,13 @@ class ProfilePage:
         target = request.uri
         if not target.startswith(b"/"):
             target = request.path + (b"?" + request.query if request.query else b"")
-        base = self._around.public_url.rstrip("/")
+        base = self._base
         if not base:
             scheme = "https" if request.isSecure() else "http"
             base = f"{scheme}://{request.header(b'Host').decode('latin-1')}"
         return base + target.decode("latin-1")
 
 
-def _web_answer(answer: ProviderAnswer) -> Answer:
-    return Answer(
-        answer.status,
-        answer.content_type.encode("latin-1", "replace"),
-        answer.body,
-        tuple((name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in answer.headers),
-    )
+def _web_answer(answer: ProviderAnswer, *more: Header) -> Answer:
+    own = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in answer.headers]
+    return Answer(answer.status, answer.content_type.encode("latin-1", "replace"), answer.body, (*own, *more))

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 
 from smsdaemon.domain.ids import time_of, uuid7
 from smsdaemon.domain.model import Client, Connector, Directory, InboundSMS, Part, Receipt, Submission
@@ -292,11 +292,13 @@ class TogetherTests(ReceiverTest):
     """What one request has brought."""
 
     def receive_all(self, *submissions: Submission, nonces: dict[int, str] | None = None) -> Deferred[Any]:
-        async def gate(connectors: Any) -> dict[int, str]:
+        def gate(connectors: Any) -> dict[int, str] | Deferred[Any]:
             self.asked.append([connector.id for connector in connectors])
             if self.refuses:
+                if self.waits:
+                    return fail(SignatureRefused("wrong"))
                 raise SignatureRefused("wrong")
-            return nonces or {}
+            return succeed(nonces or {}) if self.waits else nonces or {}
 
         self.asked: list[list[int]] = []
         receiver = Receiver(
@@ -308,9 +310,9 @@ class TogetherTests(ReceiverTest):
             new_id=uuid7,
             on_accepted=lambda: None,
         )
-        return ensureDeferred(receiver.receive_all(submissions, gate))
+        return receiver.receive_all(submissions, gate)
 
-    refuses = False
+    refuses = waits = False
 
     def one(self, **fields: Any) -> Submission:
         return Submission(**{"receiver": "49123123", "sender": "1", "text": "x", **fields})
@@ -330,6 +332,15 @@ class TogetherTests(ReceiverTest):
         self.refuses = False
         self.failureResultOf(self.receive_all(self.one()), NotRoutable)
         self.assertEqual(self.store.accepted, [])
+
+    def test_a_gate_that_has_to_wait_decides_the_same(self) -> None:
+        self.waits = True
+        self.assertEqual(len(self.successResultOf(self.receive_all(self.one(), self.one()))), 2)
+        self.refuses = True
+        before = list(self.store.accepted)
+        self.failureResultOf(self.receive_all(self.one()), SignatureRefused)
+        self.assertEqual(self.store.accepted, before)
+        self.assertEqual([kind for kind, _ in self.refusals.turned], [SignatureRefused])
 
     def test_a_token_is_asked_for_as_ever(self) -> None:
         self.change_connector(require_token=True, token_hashes=frozenset({sha256(TOKEN.encode()).digest()}))

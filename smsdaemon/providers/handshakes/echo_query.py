@@ -8,10 +8,11 @@ from typing import ClassVar
 
 from attrs import frozen
 
+from smsdaemon.domain.forms import form_pairs
 from smsdaemon.domain.model import WireRequest
 from smsdaemon.errors import MalformedRequest, SignatureRefused
 from smsdaemon.ports import Fetch, HandshakeAnswer
-from smsdaemon.providers.signatures import as_bytes, form_pairs, is_one_of, keys, text
+from smsdaemon.providers.signatures import as_bytes, is_one_of, keys, text
 
 _MAX_LENGTH = 1000
 
@@ -55,7 +56,4 @@ class EchoQuery:
 
     def _values(self, request: WireRequest, parameter: str) -> list[bytes]:
         name = as_bytes(parameter)
-        try:
-            return [value for found, value in form_pairs(request.query) if found == name]
-        except SignatureRefused:
-            return []
+        return [value for found, equals, value in form_pairs(request.query) if equals and found == name]

@@ -18,9 +18,9 @@ from smsdaemon.providers.signatures import (
     as_bytes,
     check_signature,
     check_window,
-    form_pairs,
     one_header,
     seconds,
+    signed_query,
     unix_time,
 )
 
@@ -45,8 +45,8 @@ class MessageBirdHmac(SharedSecret):
         timestamp = one_header(request, "messagebird-request-timestamp")
         at = unix_time(timestamp)
         # Sorted by name only: values of one name stay in their order.
-        pairs = sorted(form_pairs(request.query), key=itemgetter(0))
-        query = "&".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in pairs)
+        pairs = sorted(signed_query(request.query), key=itemgetter(0))
+        query = "&".join(f"{quote_plus(name)}={quote_plus(value)}" for name, _, value in pairs)
         message = b"\n".join((as_bytes(timestamp), as_bytes(query), sha256(request.body).digest()))
         check_signature(told, message, secrets, "sha256", "base64")
         check_window(at, now, self.tolerance_seconds, self.skew_seconds)

@@ -8,20 +8,20 @@ from typing import ClassVar
 
 from attrs import frozen
 
+from smsdaemon.domain.forms import FormPairs
 from smsdaemon.domain.model import Verified, WireRequest
 from smsdaemon.errors import SignatureRefused
 from smsdaemon.providers.signatures import (
     MAX_HEADER_LENGTH,
-    Pairs,
     SharedSecret,
     as_bytes,
-    form_pairs,
     is_one_of,
     keys,
     one_nonce,
     query_of,
     signature,
     signed_form,
+    signed_query,
     some_of,
     without_query,
 )
@@ -87,15 +87,15 @@ def _v2(request: WireRequest) -> bytes:
 
 def _v3(request: WireRequest) -> bytes:
     url = as_bytes(without_query(request.url))
-    query = b"&".join(b"%s=%s" % pair for pair in sorted(form_pairs(query_of(request.url))))
+    query = b"&".join(map(b"".join, sorted(signed_query(query_of(request.url)))))
     form = _names_and_values(signed_form(request))
     if query or form:
         url += b"?" + query
     return url + (b"." if query and form else b"") + form + b"."
 
 
-def _names_and_values(pairs: Pairs) -> bytes:
-    return b"".join(name + value for name, value in sorted(pairs))
+def _names_and_values(pairs: FormPairs) -> bytes:
+    return b"".join(name + value for name, _, value in sorted(pairs))
 
 
 _SIGNED = {"v1": _v1, "v2": _v2, "v3": _v3}

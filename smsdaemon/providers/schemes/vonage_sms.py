@@ -18,13 +18,14 @@ from smsdaemon.providers.signatures import (
     SharedSecret,
     as_bytes,
     check_window,
-    form_pairs,
     is_form,
     is_json,
     is_one_of,
     keys,
     seconds,
     signature,
+    signed_pairs,
+    signed_query,
     some_of,
     unix_time,
 )
@@ -88,8 +89,8 @@ def _parameters(request: WireRequest) -> dict[bytes, bytes]:
         return {as_bytes(name): _as_sent(value) for name, value in signed_object(request.body).items()}
     if request.body and not is_form(request):
         raise SignatureRefused("the signature covers no body but a form and JSON")
-    pairs = form_pairs(request.body or request.query)
-    found = dict(pairs)
+    pairs = signed_pairs(request.form) if request.body else signed_query(request.query)
+    found = {name: value for name, _, value in pairs}
     if len(found) != len(pairs):
         raise SignatureRefused("a parameter comes twice")
     return found
