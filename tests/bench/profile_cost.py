@@ -1,7 +1,8 @@
 """What reading and checking a provider's own requests costs: accepted/s, in turns with generic ones.
 
 ``python -m tests.bench.profile_cost twilio``. The generic requests are of the same size and have as many
-fields, so that what differs is the profile: reading by it, the signature, the gate.
+fields, so that what differs is the profile: reading by it, the signature, the gate. Beside them, for
+comparison, the generic request of three fields that the other benchmarks send.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tests.bench.runs import Shape, run
 from tests.support.provider_requests import PUBLIC_URL
 
 SIGNED_NUMBER = "+49123124"
+THREE_FIELDS = "three fields"
 _MORE = """\
 [[connector]]
 client = "bench/bench"
@@ -32,7 +34,7 @@ acd_group = "sink"
 
 def measured(folder: Path, profile: str, options: argparse.Namespace) -> dict[str, list[float]]:
     """Accepted/s of each round, by form."""
-    rates: dict[str, list[float]] = {GENERIC: [], profile: []}
+    rates: dict[str, list[float]] = {THREE_FIELDS: [], GENERIC: [], profile: []}
     with sink(folder) as sink_port:
         http = set_up(folder, sink_port, options.workers)
         _take_profile(folder, profile)
@@ -40,13 +42,21 @@ def measured(folder: Path, profile: str, options: argparse.Namespace) -> dict[st
         with daemon(folder):
             first = 0
             for number in range(options.rounds + 1):
-                for form, receiver in ((GENERIC, NUMBER), (profile, SIGNED_NUMBER)):
-                    shape = Shape(seconds=options.seconds, receivers=receiver, form=form, first=first)
+                for form in rates:
+                    shape = _shape(form, options.seconds, first)
                     done = run(folder, http, sink_port, shape)
                     first += 1_000_000
                     if number:  # the first warms up
                         rates[form].append(done.accepted_per_second())
     return rates
+
+
+def _shape(form: str, seconds: float, first: int) -> Shape:
+    if form == THREE_FIELDS:
+        return Shape(seconds=seconds)
+    return Shape(
+        seconds=seconds, receivers=NUMBER if form == GENERIC else SIGNED_NUMBER, form=form, first=first
+    )
 
 
 def _take_profile(folder: Path, profile: str) -> None:
@@ -71,13 +81,14 @@ def main() -> int:
         with state_folder() as folder:
             rates = measured(folder, options.profile, options)
         medians = {form: statistics.median(of) for form, of in rates.items()}
-        share = medians[options.profile] / medians[GENERIC]
-        document: dict[str, Any] = {"machine": machine(), "accepted_per_second": rates, "share": share}
+        shares = {form: medians[options.profile] / medians[form] for form in (GENERIC, THREE_FIELDS)}
+        document: dict[str, Any] = {"machine": machine(), "accepted_per_second": rates, "shares": shares}
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(document, indent=2) + "\n")
         for form, rate in medians.items():
             sys.stdout.write(f"{form:12} {rate:8.0f} accepted/s, median of {options.rounds}\n")
-        sys.stdout.write(f"{options.profile} against generic in its size: {share:.2f}\n")
+        for form, share in shares.items():
+            sys.stdout.write(f"{options.profile} against {form}: {share:.2f}\n")
 
     return run_command("profile_cost", measure)
 
