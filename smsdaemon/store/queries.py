@@ -73,26 +73,40 @@ WITH outcome AS MATERIALIZED (
         round_started_at = CASE WHEN o.attempted OR d.round_attempts > 1 THEN d.round_started_at END
     FROM held h JOIN outcome o USING (n)
     WHERE d.id = h.id AND o.state = 'postponed'
-    RETURNING o.n, d.message_id, d.id, d.attempts, d.due_at
+    RETURNING o.n, d.message_id, d.id, d.attempts, d.due_at, d.target_id, d.connector_id, d.sender
 {{recorded}}), successor AS MATERIALIZED (
-    SELECT e.n, e.id AS predecessor_id, s.id FROM ended e CROSS JOIN LATERAL (
+    SELECT e.n, s.id FROM ended e CROSS JOIN LATERAL (
         SELECT s.id FROM delivery s
         WHERE s.target_id = e.target_id AND s.connector_id = e.connector_id AND s.sender = e.sender
           AND s.due_at IS NULL
         ORDER BY s.seq LIMIT 1) s
+), heads AS MATERIALIZED (
+    -- Of the conversations gone on to, where no other row of this batch is their head. It may have come
+    -- to be one since the first statement, so it is held: whoever ends it finds what is added here.
+    SELECT p.target_id, p.connector_id, p.sender FROM delivery p
+    WHERE p.due_at IS NOT NULL AND p.id NOT IN (SELECT id FROM held)
+      AND (p.target_id, p.connector_id, p.sender) IN (
+          SELECT o.onward_target, e.connector_id, e.sender FROM ended e JOIN outcome o USING (n)
+          WHERE o.onward_target IS NOT NULL)
+    ORDER BY p.id FOR KEY SHARE OF p
+), headed AS (
+    TABLE heads
+    UNION ALL
+    SELECT target_id, connector_id, sender FROM postponed
+    UNION ALL
+    SELECT e.target_id, e.connector_id, e.sender FROM ended e JOIN successor s USING (n)
 ), onward AS (
     -- At the head of its new conversation, unless that has a head which stays or gets a new one here.
     INSERT INTO delivery (id, message_id, connector_id, sender, target_id, due_at, hops)
     SELECT o.onward_id, e.message_id, e.connector_id, e.sender, o.onward_target,
-           CASE WHEN (p.id IS NULL OR (p.id IN (SELECT id FROM ended)
-                                       AND p.id NOT IN (SELECT predecessor_id FROM successor)))
+           CASE WHEN h.target_id IS NULL
                  AND row_number() OVER (PARTITION BY o.onward_target, e.connector_id, e.sender
                                         ORDER BY e.seq) = 1
                 THEN now() + %(first_delay)s * interval '1 second' END,
            o.onward_hops
     FROM ended e JOIN outcome o USING (n)
-    LEFT JOIN delivery p ON p.due_at IS NOT NULL AND p.target_id = o.onward_target
-                        AND p.connector_id = e.connector_id AND p.sender = e.sender
+    LEFT JOIN headed h ON h.target_id = o.onward_target
+                      AND h.connector_id = e.connector_id AND h.sender = e.sender
     WHERE o.onward_target IS NOT NULL
     ORDER BY o.onward_target, e.connector_id, e.sender, e.seq
 ), promoted AS (
