@@ -26,6 +26,7 @@ from smsdaemon.errors import (
 )
 from smsdaemon.health import DaemonHealth
 from smsdaemon.listening import Listening, Opening, bind
+from smsdaemon.log import printable
 from smsdaemon.statedir import DaemonLock
 from smsdaemon.status_file import WRITE_SECONDS, StatusFile
 from smsdaemon.store.embedded import EmbeddedPostgres
@@ -243,7 +244,7 @@ def refuse(problems: Sequence[str]) -> NoReturn:
     """Say what is wrong, a line each, and exit 1; for use before the reactor runs."""
     # Not sys.stderr: once its log has begun, twistd has put that in its place.
     stream = sys.__stderr__ or sys.stderr
-    stream.write("".join(f"smsdaemon: {problem}\n" for problem in problems))
+    stream.write("".join(f"smsdaemon: {printable(problem)}\n" for problem in problems))
     stream.flush()
     raise SystemExit(1)
 

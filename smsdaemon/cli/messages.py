@@ -15,6 +15,7 @@ from rich.text import Text
 
 from smsdaemon.cli.session import Reactor, config_option, json_option, read_settings, run, usable_database
 from smsdaemon.cli.since import Since
+from smsdaemon.log import printable
 from smsdaemon.store.selection import Selection
 from smsdaemon.store.support import MessageRow
 from smsdaemon.store.support import messages as stored_messages
@@ -87,6 +88,6 @@ async def _print_tables(pages: AsyncIterator[list[MessageRow]], show_text: bool)
 def _cells(row: MessageRow, show_text: bool) -> list[str]:
     client = f"{row.reseller}/{row.client}"
     cells = [row.received_at, row.id, row.receiver, row.sender, row.state, str(row.attempts)]
-    cells += [row.target or "", client]
-    # As Python writes it: what somebody sent must not steer the terminal.
-    return cells + ([repr(row.text)[1:-1]] if show_text else [])
+    cells += [row.target or "", client, *([row.text] if show_text else [])]
+    # What somebody sent must neither forge a row nor steer the terminal.
+    return [printable(cell) for cell in cells]

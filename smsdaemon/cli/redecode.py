@@ -178,13 +178,13 @@ class _Output:
         return json.dumps(row)
 
     def _line(self, reread: Reread) -> str:
-        shown = printable if self.show_text else masked_text
+        shown = str if self.show_text else masked_text
         cells = [reread.id, f"{reread.encoding} > {self.rereading.charset}", _RESULTS[reread.result]]
         cells += [_REDELIVERIES[reread.redelivery]] if reread.redelivery else []
         cells.append(shown(reread.text))
         if reread.new_text != reread.text:
             cells[-1] += f" > {shown(reread.new_text)}"
-        return "\t".join(cells)
+        return "\t".join(map(printable, cells))
 
     def _counts(self) -> str:
         counts = self.counts

@@ -117,7 +117,7 @@ def _line(result: Retried, as_json: bool) -> str:
         return json.dumps(result._asdict())
     if result.result == "already accepted":
         return f"already accepted\t{result.id}\tas {result.message_id}"
-    return "\t".join([result.result, result.id, *([result.reason] if result.reason else [])])
+    return "\t".join([result.result, result.id, *([printable(result.reason)] if result.reason else [])])
 
 
 def _conclude(counts: Counter[str], dry_run: bool, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from OpenSSL import SSL
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
@@ -28,6 +29,7 @@ from smsdaemon.cli.own_listeners import authorities
 from smsdaemon.cli.session import Failed, Reactor, config_option, read_settings, run
 from smsdaemon.cli.sms_request import METHODS, Method, ReceiverUrl, parse_url, request_maker
 from smsdaemon.errors import ConfigurationError
+from smsdaemon.log import printable
 from smsdaemon.settings import Settings
 
 SHOW_SECONDS = 0.1
@@ -169,9 +171,10 @@ async def _send_one(sender: _Sender, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"status": status, "body": body, "id": message_id(answer)}))
     else:
-        print(f"{status} {body}")
-        if message_id(answer) is not None:
-            print(f"SMS-Message-Id: {message_id(answer)}")
+        print(f"{status} {printable(body)}")
+        id = message_id(answer)
+        if id is not None:
+            print(f"SMS-Message-Id: {printable(id)}")
     if status != 200:
         raise SystemExit(1)
 
@@ -232,7 +235,7 @@ def _print(tally: Tally) -> None:
     rows = [
         ("sent", f"{tally.sent}"),
         ("answers", statuses),
-        ("errors", ", ".join(f"{why}: {n}" for why, n in tally.errors.most_common()) or "none"),
+        ("errors", printable(", ".join(f"{why}: {n}" for why, n in tally.errors.most_common())) or "none"),
         ("answered/s", f"{summary['rate']} over {summary['seconds']} s"),
         (
             "latency",
@@ -244,5 +247,5 @@ def _print(tally: Tally) -> None:
         return
     table = Table.grid(padding=(0, 2))
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     Console().print(table)

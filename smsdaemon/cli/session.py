@@ -28,6 +28,7 @@ from zope.interface import implementer
 
 from smsdaemon import settings as settings_module
 from smsdaemon.errors import SchemaMismatch, SmsDaemonError, StoreUnavailable
+from smsdaemon.log import printable
 from smsdaemon.settings import Settings
 from smsdaemon.store.embedded import EmbeddedPostgres
 from smsdaemon.store.embedded import Reactor as EmbeddedReactor
@@ -128,7 +129,7 @@ async def _run(reactor: Reactor, work: Work) -> None:
         if ended_by:
             raise SystemExit(128 + ended_by[0]) from None
         for line in str(error).splitlines():
-            click.echo(f"smsdaemon: {line}", err=True)
+            click.echo(f"smsdaemon: {printable(line)}", err=True)
         raise SystemExit(FAILED) from None
 
 

@@ -24,6 +24,7 @@ from smsdaemon.cli.backend_site import Attempt, BackendResource, Behaviour, Coun
 from smsdaemon.cli.given import Confidential
 from smsdaemon.cli.session import Failed, Reactor, config_option, json_option, run
 from smsdaemon.domain.masking import masked_number
+from smsdaemon.log import printable
 
 
 class _Secret(Confidential):
@@ -204,16 +205,20 @@ class _Printer:
         row["attempt"] = row.pop("number")
         if not self._show_text:
             del row["text"]
-            row["sender"] = masked_number(attempt.sender)
+        row |= {"receiver": self._number(attempt.receiver), "sender": self._number(attempt.sender)}
         return json.dumps(row)
 
     def _line(self, attempt: Attempt) -> str:
         signature = {None: "", True: " signature ok", False: " signature WRONG"}[attempt.signature_ok]
-        sender = attempt.sender if self._show_text else masked_number(attempt.sender)
+        receiver, sender = self._number(attempt.receiver), self._number(attempt.sender)
         line = (
             f"{attempt.at:%H:%M:%S.%f} {attempt.status} id {attempt.id} delivery {attempt.delivery}"
-            f" attempt {attempt.number} to {attempt.target!r} for {attempt.receiver} from {sender}{signature}"
+            f" attempt {attempt.number} to {attempt.target!r} for {receiver} from {sender}{signature}"
         )
         line += " DUPLICATE" if attempt.duplicate else ""
         line += " OUT OF ORDER" if attempt.late else ""
-        return f"{line} {attempt.text!r}" if self._show_text else line
+        # Whoever can connect could have sent it.
+        return printable(f"{line} {attempt.text!r}" if self._show_text else line)
+
+    def _number(self, number: str) -> str:
+        return number if self._show_text else masked_number(number)

@@ -22,6 +22,7 @@ from smsdaemon.cli.session import (
 )
 from smsdaemon.cli.why_lines import lines, rfc3339
 from smsdaemon.domain.masking import masked_number, masked_text
+from smsdaemon.log import printable
 from smsdaemon.store.support import MessageRow
 from smsdaemon.store.why import why as told_by_store
 from smsdaemon.store.why_values import Told
@@ -62,7 +63,7 @@ def _repeated(asked: str, show_text: bool) -> str:
     try:
         return str(UUID(asked.strip()))
     except ValueError:
-        return asked if show_text else masked_number(asked.strip())
+        return printable(asked if show_text else masked_number(asked.strip()))
 
 
 # --- JSON -------------------------------------------------------------------------------------

@@ -243,6 +243,22 @@ class StatusTests(CommandTest):
             text = made.command("status").out
             self.assertIn("deliveries   3 pending (1 leased), 0 dead\n", text)
 
+    def test_names_and_reasons_forge_no_line_and_steer_no_terminal(self) -> None:
+        place = self.place()
+        # What a name may hold by contract can still turn a line round.
+        group = acd_group("a\u202eb", "log:") + connector("+49123123", acd_group="a\u202eb")
+        applied = place.command("apply", self.file(place, SHOP + group))
+        place.ask(
+            "INSERT INTO open_breaker SELECT id, now(), now(), %s FROM target RETURNING 1",
+            ("no\x1b[2J\ntarget",),
+        )
+        for done in (applied, place.command("status"), place.command("check")):
+            self.assertIn(r"acme/shop/a\u202eb", done.out)
+            self.assertNotIn("\u202e", done.out)
+        self.assertIn(r": no\x1b[2J\ntarget" + "\n", place.command("status").out)
+        done = place.command("why", "\x1b[2J\n12345678", "--show-text")
+        self.assertEqual(done.err, r"smsdaemon: nothing is known of \x1b[2J\n12345678" + "\n")
+
 
 class CheckTests(CommandTest):
     def test_all_is_well(self) -> None:
