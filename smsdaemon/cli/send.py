@@ -23,7 +23,7 @@ from twisted.internet.task import LoopingCall
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from smsdaemon.cli.given import Confidential
+from smsdaemon.cli.given import Confidential, Finite
 from smsdaemon.cli.load import Load, Plan, Tally, message_id
 from smsdaemon.cli.own_listeners import authorities
 from smsdaemon.cli.session import Failed, Reactor, config_option, read_settings, run
@@ -46,12 +46,10 @@ SHOW_SECONDS = 0.1
 @click.option("--url", help="The receiver's URL; by default the first listener of the settings.")
 @click.option("--method", type=click.Choice(METHODS), default="get", show_default=True)
 @click.option("--count", type=click.IntRange(min=1), help="How many SMS; 1 unless --rate is given.")
-@click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), help="SMS a second, whatever the answers."
-)
+@click.option("--rate", type=Finite(1e-6, 1e6), help="SMS a second, whatever the answers.")
 @click.option("--senders", type=click.IntRange(min=1), help="How many senders: {n} in --sender starts again.")
 @click.option("--connections", type=click.IntRange(1, 10_000), default=64, show_default=True)
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True)
+@click.option("--timeout", type=Finite(0, 86400, min_open=True), default=10.0, show_default=True)
 @click.option("--insecure", is_flag=True, help="Take any TLS certificate.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def send(

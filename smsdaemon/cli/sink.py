@@ -21,7 +21,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.server import Site
 
 from smsdaemon.cli.backend_site import Attempt, BackendResource, Behaviour, Counts, webhook
-from smsdaemon.cli.given import Confidential
+from smsdaemon.cli.given import Confidential, Finite
 from smsdaemon.cli.session import Failed, Reactor, config_option, json_option, run
 from smsdaemon.domain.masking import masked_number
 from smsdaemon.log import printable
@@ -55,8 +55,8 @@ class _Secret(Confidential):
     default=(200,),
     help="The answer; repeated: those one after the other, then the last one always.",
 )
-@click.option("--delay", type=click.FloatRange(min=0), default=0.0, help="Seconds before each answer.")
-@click.option("--fail-rate", type=click.FloatRange(0, 1), default=0.0, help="Share that is answered 503.")
+@click.option("--delay", type=Finite(0, 86400), default=0.0, help="Seconds before each answer.")
+@click.option("--fail-rate", type=Finite(0, 1), default=0.0, help="Share that is answered 503.")
 @click.option("--retry-after", help="The header Retry-After of all answers but 2xx.")
 @click.option("--route-acd-group", metavar="NAME", help="Answer as an application: route to this ACD group.")
 @click.option("--route-application", metavar="NAME", help="The same, to this application.")
@@ -80,6 +80,8 @@ def sink(
     """Play a backend: answer deliveries, and print and verify them."""
     if route_acd_group is not None and route_application is not None:
         raise click.UsageError("Give --route-acd-group or --route-application, not both.")
+    if retry_after is not None and not (retry_after.isascii() and retry_after.isprintable()):
+        raise click.BadParameter("no header can have this value", param_hint="--retry-after")
     route = {"acd_group": route_acd_group, "application": route_application}
     chosen = {kind: name for kind, name in route.items() if name is not None}
     behaviour = Behaviour(

@@ -370,6 +370,11 @@ class UsageTests(CommandTest):
             ("apply",),
             ("send", "--receiver", "1"),
             ("sink", "--route-acd-group", "a", "--route-application", "b"),
+            ("sink", "--delay", "inf"),
+            ("sink", "--fail-rate", "nan"),
+            ("sink", "--retry-after", "1\n"),
+            ("send", "--receiver", "1", "--sender", "2", "--text", "3", "--rate", "1e999"),
+            ("send", "--receiver", "1", "--sender", "2", "--text", "3", "--timeout", "nan"),
         ):
             done = self.run_alone(*wrong)
             self.assertEqual((done.status, done.out), (2, ""), wrong)
