@@ -84,6 +84,7 @@ class SmsDaemon(Service):
         self._listening: Listening | None = None
         self._coming_up: list[Deferred[None]] = []
         self._announced: Deferred[None] = Deferred()
+        self._untold: str | None = None
         self._telling = LoopingCall(self._tell)
         self._telling.clock = reactor
 
@@ -185,10 +186,14 @@ class SmsDaemon(Service):
     # --- what it tells ------------------------------------------------------------------------
 
     def _tell(self) -> None:
+        why = None
         try:
             self._parts.status.write(self._parts.health.document())
         except OSError as error:
-            self._log.warn("the status file cannot be written: {why}", why=error.strerror)
+            why = error.strerror
+        if why is not None and why != self._untold:  # once, not every second
+            self._log.warn("the status file cannot be written: {why}", why=why)
+        self._untold = why
 
     def _failed(self, failure: Failure) -> None:
         self._log.failure("the status file is not written any more", failure=failure)

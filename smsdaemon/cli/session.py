@@ -62,7 +62,7 @@ def given_outside(context: click.Context, config: Path | None, as_json: bool) ->
 
 def read_settings(config: Path | None) -> Settings:
     """The settings the daemon would run with; raises ConfigurationError."""
-    return settings_module.load(config, os.environ, Path.cwd(), serving=False)
+    return settings_module.load(config, os.environ, settings_module.current_folder(), serving=False)
 
 
 class Failed(SmsDaemonError):

@@ -380,6 +380,17 @@ class UsageTests(CommandTest):
             self.assertEqual((done.status, done.out), (2, ""), wrong)
             self.assertIn("Error: ", done.err)
 
+    def test_a_current_folder_that_is_gone_is_a_line(self) -> None:
+        place = self.place()
+        gone = place.folder / "gone"
+        gone.mkdir()
+        command = f'cd "{gone}" && rmdir "{gone}" && exec "{BINARIES}/smsdaemon" export'
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertEqual(
+            done.stderr, "smsdaemon: the current folder cannot be used: No such file or directory\n"
+        )
+
     def test_wrong_settings_are_a_line_each(self) -> None:
         place = self.place('colour = "red"\nworkers = "many"\n')
         for command in ("messages", "status", "migrate", "export"):
