@@ -1,4 +1,4 @@
-"""Option values: secrets that need not stand on the command line, which `ps` shows, and finite numbers."""
+"""Option values: secrets that need not stand on the command line, which `ps` shows, texts, numbers."""
 
 from __future__ import annotations
 
@@ -21,6 +21,17 @@ class Confidential(click.ParamType[str]):
             return path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             self.fail(f"{path} cannot be read: {error}", param, ctx)
+
+
+class Utf8(click.ParamType[str]):
+    """A text that the database can be asked for: an argument may be any bytes."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
+            self.fail(f"{value!r} is not UTF-8", param, ctx)
+        return value
 
 
 class Finite(click.FloatRange):

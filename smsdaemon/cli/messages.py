@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from smsdaemon.cli.given import Utf8
 from smsdaemon.cli.session import Reactor, config_option, json_option, read_settings, run, usable_database
 from smsdaemon.cli.since import Since
 from smsdaemon.log import printable
@@ -27,8 +28,8 @@ FULL_WIDTH = 160
 @click.command()
 @config_option
 @click.option("--state", type=click.Choice(["pending", "delivered", "dead"]))
-@click.option("--receiver", help="In any spelling: +49123123, 0049 123123, 49123123.")
-@click.option("--sender", help="In any spelling.")
+@click.option("--receiver", type=Utf8(), help="In any spelling: +49123123, 0049 123123, 49123123.")
+@click.option("--sender", type=Utf8(), help="In any spelling.")
 @click.option("--since", type=Since(), help="RFC 3339, or like 2h, 30m, 7d.")
 @click.option("--limit", type=click.IntRange(min=0), help="The first N only, that is the oldest.")
 @click.option("--show-text", is_flag=True, help="Show the text of each SMS (JSON always has it).")

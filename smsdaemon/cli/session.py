@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -93,6 +94,8 @@ def run(work: Work) -> NoReturn:
     Trouble that is expected, a SmsDaemonError, ends in one line; only a bug shows a traceback.
     Ctrl-C and SIGTERM cancel the coroutine, which so can close what it has opened.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 has no "…"
     critical = FilteringLogObserver(
         textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(defaultLogLevel=LogLevel.critical)]
     )

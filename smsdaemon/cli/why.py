@@ -11,6 +11,7 @@ from uuid import UUID
 import click
 from attrs import asdict, frozen
 
+from smsdaemon.cli.given import Utf8
 from smsdaemon.cli.session import (
     Failed,
     Reactor,
@@ -34,7 +35,7 @@ TEXTS = frozenset({"text", "keyword", "answer"})
 
 @click.command()
 @config_option
-@click.argument("asked", metavar="ID-OR-NUMBER")
+@click.argument("asked", type=Utf8(), metavar="ID-OR-NUMBER")
 @click.option("--show-text", is_flag=True, help="Show texts, answers and whole numbers.")
 @click.option("--limit", type=click.IntRange(min=1), default=10, show_default=True, help="SMS of a number.")
 @json_option

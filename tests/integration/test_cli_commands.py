@@ -370,6 +370,11 @@ class UsageTests(CommandTest):
             ("apply",),
             ("send", "--receiver", "1"),
             ("sink", "--route-acd-group", "a", "--route-application", "b"),
+            ("messages", "--sender", "\udcff"),
+            ("why", "\udcff"),
+            ("redeliver", "--state", "dead", "--target", "\udcff"),
+            ("refused", "retry", "--receiver", "\udcff"),
+            ("redecode", "--charset", "latin-1", "--receiver", "\udcff"),
             ("sink", "--delay", "inf"),
             ("sink", "--fail-rate", "nan"),
             ("sink", "--retry-after", "1\n"),
@@ -379,6 +384,14 @@ class UsageTests(CommandTest):
             done = self.run_alone(*wrong)
             self.assertEqual((done.status, done.out), (2, ""), wrong)
             self.assertIn("Error: ", done.err)
+
+    def test_a_terminal_that_is_not_utf_8_is_no_trouble(self) -> None:
+        place = self.place()
+        place.command("apply", self.file(place, SHOP + SUPPORT))
+        place.environment["PYTHONIOENCODING"] = "ascii"
+        done = place.command("why", "+49123123")
+        self.assertEqual((done.status, done.err), (0, ""))
+        self.assertIn(r"Number +491\u202623: a connector of acme/shop", done.out)
 
     def test_a_current_folder_that_is_gone_is_a_line(self) -> None:
         place = self.place()
