@@ -52,7 +52,7 @@ def build(settings: Settings, *, reactor: Any, out: TextIO, demo_file: Path | No
 
 
 def _database(settings: Settings, reactor: Any) -> tuple[EmbeddedPostgres | None, str]:
-    if settings.database.dsn.strip():
+    if settings.database.dsn:
         make_state_dir(settings.state_dir)
         return None, settings.database.dsn
     found = problems(settings.state_dir)

@@ -26,6 +26,7 @@ from smsdaemon.errors import (
 )
 from smsdaemon.health import DaemonHealth
 from smsdaemon.listening import Listening, Opening, bind
+from smsdaemon.log import printable
 from smsdaemon.statedir import DaemonLock
 from smsdaemon.status_file import WRITE_SECONDS, StatusFile
 from smsdaemon.store.embedded import EmbeddedPostgres
@@ -83,6 +84,7 @@ class SmsDaemon(Service):
         self._listening: Listening | None = None
         self._coming_up: list[Deferred[None]] = []
         self._announced: Deferred[None] = Deferred()
+        self._untold: str | None = None
         self._telling = LoopingCall(self._tell)
         self._telling.clock = reactor
 
@@ -184,10 +186,14 @@ class SmsDaemon(Service):
     # --- what it tells ------------------------------------------------------------------------
 
     def _tell(self) -> None:
+        why = None
         try:
             self._parts.status.write(self._parts.health.document())
         except OSError as error:
-            self._log.warn("the status file cannot be written: {why}", why=error.strerror)
+            why = error.strerror
+        if why is not None and why != self._untold:  # once, not every second
+            self._log.warn("the status file cannot be written: {why}", why=why)
+        self._untold = why
 
     def _failed(self, failure: Failure) -> None:
         self._log.failure("the status file is not written any more", failure=failure)
@@ -243,7 +249,7 @@ def refuse(problems: Sequence[str]) -> NoReturn:
     """Say what is wrong, a line each, and exit 1; for use before the reactor runs."""
     # Not sys.stderr: once its log has begun, twistd has put that in its place.
     stream = sys.__stderr__ or sys.stderr
-    stream.write("".join(f"smsdaemon: {problem}\n" for problem in problems))
+    stream.write("".join(f"smsdaemon: {printable(problem)}\n" for problem in problems))
     stream.flush()
     raise SystemExit(1)
 

@@ -21,6 +21,7 @@ from smsdaemon.domain.model import RawRequest, Receipt, Submission
 from smsdaemon.domain.numbers import matching_key
 from smsdaemon.domain.reading import GENERIC
 from smsdaemon.drift import DriftWatch
+from smsdaemon.errors import ConfigurationError
 from smsdaemon.intake import Receiver
 from smsdaemon.listening import Listening, Opening
 from smsdaemon.metrics import Gauges, Metrics
@@ -66,13 +67,22 @@ def openings(
 
 
 def certificate_pair(settings: Settings) -> tuple[Path, Path] | None:
-    """Certificate and key of [https], self-signed ones made where none are named; None: there is no TLS."""
+    """Certificate and key of [https], self-signed ones made where none are named; None: there is no TLS.
+
+    Raises ConfigurationError.
+    """
     if settings.https is None:
         return None
     certificate, key = settings.https.certificate, settings.https.key
     if certificate is None or key is None:
         names = ["localhost", socket.gethostname()]
-        return tls.ensure_self_signed(settings.state_dir / "tls", utc_now(), names)
+        folder = settings.state_dir / "tls"
+        try:
+            return tls.ensure_self_signed(folder, utc_now(), names)
+        except OSError as error:
+            where = error.filename2 or error.filename or folder  # of a rename, the second is in its place
+            problem = f"state_dir: no self-signed certificate can be made: {where}: {error.strerror}"
+            raise ConfigurationError([problem]) from error
     return certificate, key
 
 

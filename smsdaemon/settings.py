@@ -26,8 +26,17 @@ __all__ = [
     "RoutingSettings",
     "Settings",
     "TlsListener",
+    "current_folder",
     "load",
 ]
+
+
+def current_folder() -> Path:
+    """Raises ConfigurationError: it may have been removed."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ConfigurationError([f"the current folder cannot be used: {error.strerror}"]) from None
 
 
 def load(path: Path | None, environ: Mapping[str, str], cwd: Path, *, serving: bool = True) -> Settings:

@@ -62,6 +62,11 @@ def _plausible_dsn(dsn: str) -> bool:
     )
 
 
+def _none_of_blanks(dsn: str) -> str:
+    # Otherwise not stripped: a blank at the end may be part of a password.
+    return dsn if dsn.strip() else ""
+
+
 def _is_base_url(url: str) -> bool:
     if not url:
         return True
@@ -129,8 +134,8 @@ class TlsListener:
 class DatabaseSettings:
     """Which PostgreSQL, and how many connections to it."""
 
-    dsn: str = field(default="", repr=False, validator=_DSN)
-    """May hold a password; empty: the embedded PostgreSQL."""
+    dsn: str = field(default="", repr=False, validator=_DSN, converter=_none_of_blanks)
+    """May hold a password; empty, as blanks become: the embedded PostgreSQL."""
     pool: int = field(default=4, validator=_whole(1, 1000))
     """Connections per worker."""
     allow_unsafe: bool = field(default=False, validator=_FLAG)

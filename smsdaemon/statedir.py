@@ -57,18 +57,21 @@ class DaemonLock:
         Blocks for a while where only workers of a dead one do: they are about to end.
         """
         try:
-            descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if not self._lock(self._descriptor):
+                other = _holder(self._descriptor)
+                raise ConfigurationError(
+                    [f"state_dir: another smsdaemon (process {other}) runs on {self._file.parent}"]
+                )
+            # Shortened afterwards: on a full disk what is there already can still be written to.
+            written = os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+            os.ftruncate(self._descriptor, written)
         except OSError as error:
+            self.release()
             raise ConfigurationError([f"state_dir: {self._file}: {error.strerror}"]) from None
-        if not self._lock(descriptor):
-            other = _holder(descriptor)
-            os.close(descriptor)
-            raise ConfigurationError(
-                [f"state_dir: another smsdaemon (process {other}) runs on {self._file.parent}"]
-            )
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        self._descriptor = descriptor
+        except ConfigurationError:
+            self.release()
+            raise
 
     def _lock(self, descriptor: int) -> bool:
         until = time.monotonic() + ORPHANS_SECONDS

@@ -16,7 +16,7 @@ from smsdaemon.app import build
 from smsdaemon.daemon import refuse
 from smsdaemon.errors import ConfigurationError
 from smsdaemon.log import observer
-from smsdaemon.settings import Settings, load
+from smsdaemon.settings import Settings, current_folder, load
 from smsdaemon.steady_time import keep_steady
 
 
@@ -33,7 +33,7 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         path = None if self["config"] is None else Path(self["config"])
         try:
-            self.settings = load(path, os.environ, Path.cwd())
+            self.settings = load(path, os.environ, current_folder())
         except ConfigurationError as error:
             refuse(error.problems)
         self._choose_log()
@@ -47,9 +47,16 @@ class Options(usage.Options):
         if name == "-" or (not name and nodaemon):
             stream: Any = sys.stdout
         else:
-            stream = LogFile.fromFullPath(name or "smsdaemon.log", defaultMode=0o640)
+            stream = _log_file(name or "smsdaemon.log")
         _chosen.append(observer(self.settings.log, stream))
         twistd["logger"] = f"{__name__}.chosen_observer"
+
+
+def _log_file(path: str) -> Any:
+    try:
+        return LogFile.fromFullPath(path, defaultMode=0o640)
+    except OSError as error:
+        refuse([f"--logfile: {path} cannot be written: {error.strerror}"])
 
 
 # twistd takes the name of a factory, and nothing else, and calls it before there is a service.

@@ -17,8 +17,7 @@ AT_ONCE = 4
 TURN_SECONDS = 0.0005
 """Others have their turn. The reactor makes 1 ms of it, so one worker takes up to 4,000 connections/s."""
 EXHAUSTED_SECONDS = 0.5
-"""Without a descriptor left for a connection; until then the other workers take them."""
-_OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""After an error, usually without a descriptor left; until then the other workers take connections."""
 
 
 def listen(descriptor: int, endpoint: str, factory: IProtocolFactory, reactor: Any) -> Deferred[Any]:
@@ -56,7 +55,7 @@ class SharedSocket:
         self._socket, self._factory, self._reactor = listening, factory, reactor
         self._log = Logger(namespace="smsdaemon.workers")
         self._pausing: Any = None
-        self._said = False
+        self._said: set[int | None] = set()
 
     def start(self) -> None:
         self._factory.doStart()
@@ -92,8 +91,10 @@ class SharedSocket:
             if error.errno == errno.EINVAL:  # the supervisor has shut it down: nothing more will come
                 self._reactor.removeReader(self)
                 return
-            if error.errno not in _OUT_OF:
+            if error.errno == errno.EBADF:
                 raise
+            # Also those that nobody thinks of (EPERM of a firewall, ENETDOWN, EPROTO): the reactor removes
+            # a reader that raises, and this worker would accept nothing any more.
             self._cannot_take(error)
             return
         self._pause(TURN_SECONDS)
@@ -107,8 +108,8 @@ class SharedSocket:
                 return  # the peer is gone
 
     def _cannot_take(self, error: OSError) -> None:
-        if not self._said:
-            self._said = True
+        if error.errno not in self._said:
+            self._said.add(error.errno)
             self._log.error("connections cannot be taken: {why}", why=error.strerror)
         self._pause(EXHAUSTED_SECONDS)
 

@@ -22,6 +22,7 @@ from twisted.internet.protocol import Protocol
 from smsdaemon.certificates import read_chain, read_pair, validity_problem
 from smsdaemon.cli.session import Reactor, config_option, database, json_option, read_settings, run
 from smsdaemon.errors import ConfigurationError, SmsDaemonError
+from smsdaemon.log import printable
 from smsdaemon.providers.catalogue import load as load_profiles
 from smsdaemon.settings import Settings
 from smsdaemon.store.migrate import migrations
@@ -69,7 +70,7 @@ def check(config: Path | None, as_json: bool) -> None:
                 row = {"check": finding.check, "result": finding.result.lower(), "detail": finding.detail}
                 print(json.dumps(row), flush=True)
             else:
-                print(f"{finding.result:4}  {finding.check}: {finding.detail}", flush=True)
+                print(printable(f"{finding.result:4}  {finding.check}: {finding.detail}"), flush=True)
         if failed:
             raise SystemExit(1)
 

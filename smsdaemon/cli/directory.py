@@ -12,6 +12,7 @@ import click
 from smsdaemon.cli.session import Failed, Reactor, config_option, read_settings, run, usable_database
 from smsdaemon.domain.directory_export import render
 from smsdaemon.domain.directory_file import DirectoryFile, parse
+from smsdaemon.log import printable
 from smsdaemon.providers.catalogue import load as load_profiles
 from smsdaemon.store.apply import Applied
 from smsdaemon.store.apply import apply as apply_directory
@@ -56,7 +57,7 @@ def _read(file: Path) -> DirectoryFile:
 
 def _print(applied: Applied, as_json: bool) -> None:
     if not as_json:
-        print(*applied.lines, applied.counts, sep="\n")
+        print(*map(printable, applied.lines), applied.counts, sep="\n")
         return
     for line in applied.lines:
         action, _, what = line.partition(" ")

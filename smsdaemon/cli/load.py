@@ -99,7 +99,7 @@ def _milliseconds(seconds: float | None) -> float | None:
 
 def message_id(answer: bytes) -> str | None:
     """The SMS-Message-Id that an answer bears."""
-    start = answer.find(b"SMS-Message-Id: ")
+    start = answer.find(b"SMS-Message-Id: ", 0, answer.find(b"\r\n\r\n"))
     return answer[start + 16 : start + 52].decode("ascii", "replace") if start >= 0 else None
 
 

@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from smsdaemon.cli.given import Utf8
 from smsdaemon.cli.session import Reactor, config_option, json_option, read_settings, run, usable_database
 from smsdaemon.cli.since import Since
+from smsdaemon.log import printable
 from smsdaemon.store.selection import Selection
 from smsdaemon.store.support import MessageRow
 from smsdaemon.store.support import messages as stored_messages
@@ -26,8 +28,8 @@ FULL_WIDTH = 160
 @click.command()
 @config_option
 @click.option("--state", type=click.Choice(["pending", "delivered", "dead"]))
-@click.option("--receiver", help="In any spelling: +49123123, 0049 123123, 49123123.")
-@click.option("--sender", help="In any spelling.")
+@click.option("--receiver", type=Utf8(), help="In any spelling: +49123123, 0049 123123, 49123123.")
+@click.option("--sender", type=Utf8(), help="In any spelling.")
 @click.option("--since", type=Since(), help="RFC 3339, or like 2h, 30m, 7d.")
 @click.option("--limit", type=click.IntRange(min=0), help="The first N only, that is the oldest.")
 @click.option("--show-text", is_flag=True, help="Show the text of each SMS (JSON always has it).")
@@ -87,6 +89,6 @@ async def _print_tables(pages: AsyncIterator[list[MessageRow]], show_text: bool)
 def _cells(row: MessageRow, show_text: bool) -> list[str]:
     client = f"{row.reseller}/{row.client}"
     cells = [row.received_at, row.id, row.receiver, row.sender, row.state, str(row.attempts)]
-    cells += [row.target or "", client]
-    # As Python writes it: what somebody sent must not steer the terminal.
-    return cells + ([repr(row.text)[1:-1]] if show_text else [])
+    cells += [row.target or "", client, *([row.text] if show_text else [])]
+    # What somebody sent must neither forge a row nor steer the terminal.
+    return [printable(cell) for cell in cells]

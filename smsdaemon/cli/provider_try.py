@@ -169,7 +169,7 @@ async def _try(profile: LoadedProfile, trial: Trial, public_url: str, reactor: R
         profile=profile,
         wire=wire,
         secrets=_secrets(trial, found),
-        at=trial.at or _recorded_at(found) or datetime.now(UTC),
+        at=trial.at or found.at or datetime.now(UTC),
         say=say,
     )
     if found.remark:
@@ -265,10 +265,6 @@ def _wire(found: Recorded, trial: Trial, public_url: str) -> WireRequest:
         headers=wire.headers,
         body=wire.body,
     )
-
-
-def _recorded_at(found: Recorded) -> datetime | None:
-    return None if found.at is None else datetime.fromtimestamp(found.at, UTC)
 
 
 def _secrets(trial: Trial, found: Recorded) -> Sequence[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from attrs import field, frozen
@@ -18,6 +19,8 @@ from smsdaemon.cli.session import Failed
 from smsdaemon.domain.model import WireRequest
 
 MAX_BYTES = 1 << 24
+_MOST_DIGITS = 20
+"""Of a Content-Length."""
 
 
 @frozen(kw_only=True)
@@ -31,7 +34,7 @@ class Recorded:
     body: bytes
     url: str = ""
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    at: float | None = None
+    at: datetime | None = None
     remark: str = ""
 
     def wire(self, base: str) -> WireRequest:
@@ -89,12 +92,19 @@ def _from_json(row: Mapping[str, Any]) -> Recorded:
             body=body,
             url=str(row.get("url") or row.get("signed_url") or ""),
             secrets=(secret,) if isinstance(secret, str) and secret else (),
-            at=None if clock is None else float(clock),
+            at=None if clock is None else _moment(clock),
         )
     except KeyError as error:
         raise Failed(f"the JSON object has no {error.args[0]}") from None
     except (ValueError, TypeError) as error:
         raise Failed(f"the JSON object is no request: {error}") from None
+
+
+def _moment(clock: Any) -> datetime:
+    try:
+        return datetime.fromtimestamp(float(clock), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise Failed("the clock of the JSON object is not in seconds since 1970") from None
 
 
 def _from_raw(content: bytes) -> Recorded:
@@ -133,7 +143,7 @@ def _head_and_body(content: bytes) -> tuple[bytes, bytes]:
 
 def _cut(body: bytes, length: str) -> tuple[bytes, str]:
     """By Content-Length; without it the line break at the end, which editors add, is left off."""
-    if not length.isdecimal():
+    if not length.isdecimal() or len(length) > _MOST_DIGITS:
         return body.removesuffix(b"\n").removesuffix(b"\r"), ""
     wanted = int(length)
     if len(body) < wanted:

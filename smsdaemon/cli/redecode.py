@@ -12,6 +12,7 @@ import click
 from attrs import Factory, frozen
 from twisted.internet.task import deferLater
 
+from smsdaemon.cli.given import Utf8
 from smsdaemon.cli.session import (
     Failed,
     Reactor,
@@ -64,8 +65,8 @@ class Charset(click.ParamType[str]):
 @config_option
 @click.option("--charset", type=Charset(), required=True, help="The one the provider has really used.")
 @click.option("--id", "ids", type=click.UUID, multiple=True, help="An SMS-Message-Id; may be repeated.")
-@click.option("--receiver", help="In any spelling: +49123123, 0049 123123, 49123123.")
-@click.option("--sender", help="In any spelling.")
+@click.option("--receiver", type=Utf8(), help="In any spelling: +49123123, 0049 123123, 49123123.")
+@click.option("--sender", type=Utf8(), help="In any spelling.")
 @click.option("--since", type=Since(), help="Received since: RFC 3339, or like 2h, 30m, 7d.")
 @click.option("--until", type=Since(), help="Received before.")
 @click.option("--limit", type=click.IntRange(min=0), help="The first N only, that is the oldest.")
@@ -178,13 +179,13 @@ class _Output:
         return json.dumps(row)
 
     def _line(self, reread: Reread) -> str:
-        shown = printable if self.show_text else masked_text
+        shown = str if self.show_text else masked_text
         cells = [reread.id, f"{reread.encoding} > {self.rereading.charset}", _RESULTS[reread.result]]
         cells += [_REDELIVERIES[reread.redelivery]] if reread.redelivery else []
         cells.append(shown(reread.text))
         if reread.new_text != reread.text:
             cells[-1] += f" > {shown(reread.new_text)}"
-        return "\t".join(cells)
+        return "\t".join(map(printable, cells))
 
     def _counts(self) -> str:
         counts = self.counts

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import click
 
+from smsdaemon.cli.given import Utf8
 from smsdaemon.cli.session import (
     Failed,
     Reactor,
@@ -29,7 +30,7 @@ from smsdaemon.store.selection import own_id
 @config_option
 @click.option("--id", "id_", type=click.UUID, help="An SMS-Message-Id, or a delivery's webhook-id.")
 @click.option("--state", type=click.Choice(["dead"]), help="All that are dead.")
-@click.option("--target", help="Only to this target: NAME, or reseller/client/NAME.")
+@click.option("--target", type=Utf8(), help="Only to this target: NAME, or reseller/client/NAME.")
 @click.option("--since", type=Since(), help="Only of SMS received since: RFC 3339, or like 2h, 30m, 7d.")
 @json_option
 def redeliver(

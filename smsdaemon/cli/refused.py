@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from smsdaemon.cli.given import Utf8
 from smsdaemon.cli.session import (
     Failed,
     Reactor,
@@ -38,7 +39,7 @@ FULL_WIDTH = 160
 
 @click.group(invoke_without_command=True)
 @config_option
-@click.option("--receiver", help="In any spelling: +49123123, 0049 123123, 49123123.")
+@click.option("--receiver", type=Utf8(), help="In any spelling: +49123123, 0049 123123, 49123123.")
 @click.option("--since", type=Since(), help="First received since: RFC 3339, or like 2h, 30m, 7d.")
 @click.option("--limit", type=click.IntRange(min=0), help="The first N only, that is the oldest.")
 @click.option("--show-text", is_flag=True, help="Show texts and whole numbers (JSON always has them).")
@@ -70,7 +71,7 @@ def refused(
 @refused.command()
 @config_option
 @click.option("--id", "id_", type=click.UUID, help="This one.")
-@click.option("--receiver", help="Those to this number, in any spelling.")
+@click.option("--receiver", type=Utf8(), help="Those to this number, in any spelling.")
 @click.option("--all", "all_", is_flag=True, help="All that are kept.")
 @click.option("--dry-run", is_flag=True, help="Say what would become of them, and change nothing.")
 @json_option
@@ -117,7 +118,7 @@ def _line(result: Retried, as_json: bool) -> str:
         return json.dumps(result._asdict())
     if result.result == "already accepted":
         return f"already accepted\t{result.id}\tas {result.message_id}"
-    return "\t".join([result.result, result.id, *([result.reason] if result.reason else [])])
+    return "\t".join([result.result, result.id, *([printable(result.reason)] if result.reason else [])])
 
 
 def _conclude(counts: Counter[str], dry_run: bool, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from OpenSSL import SSL
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
@@ -22,12 +23,13 @@ from twisted.internet.task import LoopingCall
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from smsdaemon.cli.given import Confidential
+from smsdaemon.cli.given import Confidential, Finite
 from smsdaemon.cli.load import Load, Plan, Tally, message_id
 from smsdaemon.cli.own_listeners import authorities
 from smsdaemon.cli.session import Failed, Reactor, config_option, read_settings, run
 from smsdaemon.cli.sms_request import METHODS, Method, ReceiverUrl, parse_url, request_maker
 from smsdaemon.errors import ConfigurationError
+from smsdaemon.log import printable
 from smsdaemon.settings import Settings
 
 SHOW_SECONDS = 0.1
@@ -44,12 +46,10 @@ SHOW_SECONDS = 0.1
 @click.option("--url", help="The receiver's URL; by default the first listener of the settings.")
 @click.option("--method", type=click.Choice(METHODS), default="get", show_default=True)
 @click.option("--count", type=click.IntRange(min=1), help="How many SMS; 1 unless --rate is given.")
-@click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), help="SMS a second, whatever the answers."
-)
+@click.option("--rate", type=Finite(1e-6, 1e6), help="SMS a second, whatever the answers.")
 @click.option("--senders", type=click.IntRange(min=1), help="How many senders: {n} in --sender starts again.")
 @click.option("--connections", type=click.IntRange(1, 10_000), default=64, show_default=True)
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True)
+@click.option("--timeout", type=Finite(0, 86400, min_open=True), default=10.0, show_default=True)
 @click.option("--insecure", is_flag=True, help="Take any TLS certificate.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def send(
@@ -169,9 +169,10 @@ async def _send_one(sender: _Sender, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"status": status, "body": body, "id": message_id(answer)}))
     else:
-        print(f"{status} {body}")
-        if message_id(answer) is not None:
-            print(f"SMS-Message-Id: {message_id(answer)}")
+        print(f"{status} {printable(body)}")
+        id = message_id(answer)
+        if id is not None:
+            print(f"SMS-Message-Id: {printable(id)}")
     if status != 200:
         raise SystemExit(1)
 
@@ -232,7 +233,7 @@ def _print(tally: Tally) -> None:
     rows = [
         ("sent", f"{tally.sent}"),
         ("answers", statuses),
-        ("errors", ", ".join(f"{why}: {n}" for why, n in tally.errors.most_common()) or "none"),
+        ("errors", printable(", ".join(f"{why}: {n}" for why, n in tally.errors.most_common())) or "none"),
         ("answered/s", f"{summary['rate']} over {summary['seconds']} s"),
         (
             "latency",
@@ -244,5 +245,5 @@ def _print(tally: Tally) -> None:
         return
     table = Table.grid(padding=(0, 2))
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     Console().print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -28,6 +29,7 @@ from zope.interface import implementer
 
 from smsdaemon import settings as settings_module
 from smsdaemon.errors import SchemaMismatch, SmsDaemonError, StoreUnavailable
+from smsdaemon.log import printable
 from smsdaemon.settings import Settings
 from smsdaemon.store.embedded import EmbeddedPostgres
 from smsdaemon.store.embedded import Reactor as EmbeddedReactor
@@ -61,7 +63,7 @@ def given_outside(context: click.Context, config: Path | None, as_json: bool) ->
 
 def read_settings(config: Path | None) -> Settings:
     """The settings the daemon would run with; raises ConfigurationError."""
-    return settings_module.load(config, os.environ, Path.cwd(), serving=False)
+    return settings_module.load(config, os.environ, settings_module.current_folder(), serving=False)
 
 
 class Failed(SmsDaemonError):
@@ -92,6 +94,8 @@ def run(work: Work) -> NoReturn:
     Trouble that is expected, a SmsDaemonError, ends in one line; only a bug shows a traceback.
     Ctrl-C and SIGTERM cancel the coroutine, which so can close what it has opened.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 has no "…"
     critical = FilteringLogObserver(
         textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(defaultLogLevel=LogLevel.critical)]
     )
@@ -128,7 +132,7 @@ async def _run(reactor: Reactor, work: Work) -> None:
         if ended_by:
             raise SystemExit(128 + ended_by[0]) from None
         for line in str(error).splitlines():
-            click.echo(f"smsdaemon: {line}", err=True)
+            click.echo(f"smsdaemon: {printable(line)}", err=True)
         raise SystemExit(FAILED) from None
 
 

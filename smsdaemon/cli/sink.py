@@ -21,9 +21,10 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.server import Site
 
 from smsdaemon.cli.backend_site import Attempt, BackendResource, Behaviour, Counts, webhook
-from smsdaemon.cli.given import Confidential
+from smsdaemon.cli.given import Confidential, Finite
 from smsdaemon.cli.session import Failed, Reactor, config_option, json_option, run
 from smsdaemon.domain.masking import masked_number
+from smsdaemon.log import printable
 
 
 class _Secret(Confidential):
@@ -54,8 +55,8 @@ class _Secret(Confidential):
     default=(200,),
     help="The answer; repeated: those one after the other, then the last one always.",
 )
-@click.option("--delay", type=click.FloatRange(min=0), default=0.0, help="Seconds before each answer.")
-@click.option("--fail-rate", type=click.FloatRange(0, 1), default=0.0, help="Share that is answered 503.")
+@click.option("--delay", type=Finite(0, 86400), default=0.0, help="Seconds before each answer.")
+@click.option("--fail-rate", type=Finite(0, 1), default=0.0, help="Share that is answered 503.")
 @click.option("--retry-after", help="The header Retry-After of all answers but 2xx.")
 @click.option("--route-acd-group", metavar="NAME", help="Answer as an application: route to this ACD group.")
 @click.option("--route-application", metavar="NAME", help="The same, to this application.")
@@ -79,6 +80,8 @@ def sink(
     """Play a backend: answer deliveries, and print and verify them."""
     if route_acd_group is not None and route_application is not None:
         raise click.UsageError("Give --route-acd-group or --route-application, not both.")
+    if retry_after is not None and not (retry_after.isascii() and retry_after.isprintable()):
+        raise click.BadParameter("no header can have this value", param_hint="--retry-after")
     route = {"acd_group": route_acd_group, "application": route_application}
     chosen = {kind: name for kind, name in route.items() if name is not None}
     behaviour = Behaviour(
@@ -204,16 +207,20 @@ class _Printer:
         row["attempt"] = row.pop("number")
         if not self._show_text:
             del row["text"]
-            row["sender"] = masked_number(attempt.sender)
+        row |= {"receiver": self._number(attempt.receiver), "sender": self._number(attempt.sender)}
         return json.dumps(row)
 
     def _line(self, attempt: Attempt) -> str:
         signature = {None: "", True: " signature ok", False: " signature WRONG"}[attempt.signature_ok]
-        sender = attempt.sender if self._show_text else masked_number(attempt.sender)
+        receiver, sender = self._number(attempt.receiver), self._number(attempt.sender)
         line = (
             f"{attempt.at:%H:%M:%S.%f} {attempt.status} id {attempt.id} delivery {attempt.delivery}"
-            f" attempt {attempt.number} to {attempt.target!r} for {attempt.receiver} from {sender}{signature}"
+            f" attempt {attempt.number} to {attempt.target!r} for {receiver} from {sender}{signature}"
         )
         line += " DUPLICATE" if attempt.duplicate else ""
         line += " OUT OF ORDER" if attempt.late else ""
-        return f"{line} {attempt.text!r}" if self._show_text else line
+        # Whoever can connect could have sent it.
+        return printable(f"{line} {attempt.text!r}" if self._show_text else line)
+
+    def _number(self, number: str) -> str:
+        return number if self._show_text else masked_number(number)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from typing import Literal, get_args
 from urllib.parse import quote, urlencode, urlsplit
 
+import idna
 from attrs import frozen
 
 Method = Literal["get", "post", "json", "multipart"]
@@ -15,6 +18,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 _COUNTER = "{n}"
 _AS_GIVEN = "surrogateescape"
 """An argument that is not UTF-8 goes out as the bytes it is, so that any encoding can be tried."""
+_ADDRESS = re.compile(r"[0-9.]+|[0-9a-f:.]+:[0-9a-f:.]*(?:%[\w.-]+)?", re.ASCII)
 _BOUNDARY = "smsdaemon-9f1c6a52"
 _CONTENT_TYPES: Mapping[Method, str] = {
     "post": "application/x-www-form-urlencoded",
@@ -45,11 +49,25 @@ def parse_url(text: str) -> ReceiverUrl:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{text!r} is not an http:// or https:// URL")
-    path = quote(parts.path.rstrip("/") or "/SMSReceiver", safe="/%~!$&'()*+,;=:@")
+    path = quote(parts.path.rstrip("/") or "/SMSReceiver", safe="/%~!$&'()*+,;=:@", errors=_AS_GIVEN)
     if parts.query:
-        path += "?" + quote(parts.query, safe="/%~!$&'()*+,;=:@?")
+        path += "?" + quote(parts.query, safe="/%~!$&'()*+,;=:@?", errors=_AS_GIVEN)
     scheme: Literal["http", "https"] = "http" if parts.scheme == "http" else "https"
-    return ReceiverUrl(scheme, parts.hostname, parts.port or {"http": 80, "https": 443}[scheme], path)
+    port = {"http": 80, "https": 443}[scheme] if parts.port is None else parts.port
+    if port == 0:
+        raise ValueError("nobody can be called at port 0")
+    return ReceiverUrl(scheme, _host(parts.hostname), port, path)
+
+
+def _host(name: str) -> str:
+    """An address, or a name as DNS and a Host header have it. Raises ValueError."""
+    if _ADDRESS.fullmatch(name):
+        ip_address(name)
+        return name
+    try:
+        return idna.encode(name).decode("ascii")
+    except UnicodeError:
+        raise ValueError(f"{name!r} is no name that a host can have") from None
 
 
 def request_maker(

@@ -13,6 +13,7 @@ import click
 from attrs import asdict, frozen
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from twisted.internet.defer import TimeoutError, ensureDeferred
 
 from smsdaemon import drift_keeper
@@ -187,7 +188,7 @@ def _worker(worker: dict[str, Any]) -> str:
 
 def _drift(drift: dict[str, Any]) -> str:
     where = f"{drift['provider']} for {drift['connector'] or 'any connector'}"
-    return printable(f"{where} since {drift['since']}: {drift['kind']}: {', '.join(drift['names'])}")
+    return f"{where} since {drift['since']}: {drift['kind']}: {', '.join(drift['names'])}"
 
 
 def _journal(journal: dict[str, Any] | None) -> str:
@@ -206,7 +207,7 @@ def _print(settings: Settings, told: Told, stored: _Stored | None, as_json: bool
         database = {} if stored is None else _stored_document(stored)
         print(json.dumps(_daemon_document(settings, told) | database))
         return
-    print(*_daemon_lines(settings, told), sep="\n")
+    print(*map(printable, _daemon_lines(settings, told)), sep="\n")
     if stored is not None:
         _print_stored(stored)
 
@@ -221,7 +222,7 @@ def _print_stored(stored: _Stored) -> None:
     print(f"connectors   {queue.connectors}")
     for breaker in stored.breakers:
         since = f"{breaker.since:%Y-%m-%dT%H:%M:%SZ}"
-        print(f"left alone   {breaker.client}/{breaker.name} since {since}: {breaker.reason}")
+        print(printable(f"left alone   {breaker.client}/{breaker.name} since {since}: {breaker.reason}"))
     rows = [_cells(target) for target in stored.targets]
     if not sys.stdout.isatty():
         for row in rows:
@@ -231,13 +232,13 @@ def _print_stored(stored: _Stored) -> None:
     for name in ("target", "kind", "pending", "dead", "state"):
         table.add_column(name, justify="right" if name in ("pending", "dead") else "left")
     for row in rows:
-        table.add_row(*row)
-    Console(markup=False).print(table)
+        table.add_row(*map(Text, row))
+    Console().print(table)
 
 
 def _cells(target: TargetState) -> tuple[str, ...]:
     state = "removed" if target.removed else "enabled" if target.enabled else "disabled"
-    name = f"{target.client}/{target.name}"
+    name = printable(f"{target.client}/{target.name}")
     return (name, target.kind, str(target.pending), str(target.dead), state)
 
 

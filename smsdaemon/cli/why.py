@@ -11,6 +11,7 @@ from uuid import UUID
 import click
 from attrs import asdict, frozen
 
+from smsdaemon.cli.given import Utf8
 from smsdaemon.cli.session import (
     Failed,
     Reactor,
@@ -22,6 +23,7 @@ from smsdaemon.cli.session import (
 )
 from smsdaemon.cli.why_lines import lines, rfc3339
 from smsdaemon.domain.masking import masked_number, masked_text
+from smsdaemon.log import printable
 from smsdaemon.store.support import MessageRow
 from smsdaemon.store.why import why as told_by_store
 from smsdaemon.store.why_values import Told
@@ -33,7 +35,7 @@ TEXTS = frozenset({"text", "keyword", "answer"})
 
 @click.command()
 @config_option
-@click.argument("asked", metavar="ID-OR-NUMBER")
+@click.argument("asked", type=Utf8(), metavar="ID-OR-NUMBER")
 @click.option("--show-text", is_flag=True, help="Show texts, answers and whole numbers.")
 @click.option("--limit", type=click.IntRange(min=1), default=10, show_default=True, help="SMS of a number.")
 @json_option
@@ -62,7 +64,7 @@ def _repeated(asked: str, show_text: bool) -> str:
     try:
         return str(UUID(asked.strip()))
     except ValueError:
-        return asked if show_text else masked_number(asked.strip())
+        return printable(asked if show_text else masked_number(asked.strip()))
 
 
 # --- JSON -------------------------------------------------------------------------------------

@@ -35,7 +35,11 @@ def rfc3339(at: datetime) -> str:
 
 def lines(told: Told, show_text: bool) -> Iterator[str]:
     """Everything, in the order in which it happened."""
-    form = _Form(show_text)
+    # Of whole lines: what somebody sent, in whatever field, neither forges one nor steers the terminal.
+    return map(printable, _lines(told, _Form(show_text)))
+
+
+def _lines(told: Told, form: _Form) -> Iterator[str]:
     if told.refused is not None:
         yield from form.refused(told.refused)
     if told.incomplete is not None:
@@ -63,10 +67,10 @@ class _Form:
     show_text: bool
 
     def number(self, number: str) -> str:
-        return printable(number if self.show_text else masked_number(number))
+        return number if self.show_text else masked_number(number)
 
     def text(self, text: str) -> str:
-        return printable(text) if self.show_text else masked_text(text)
+        return text if self.show_text else masked_text(text)
 
     # --- an SMS -------------------------------------------------------------------------------
 
@@ -87,7 +91,7 @@ class _Form:
             yield from self._delivery(delivery)
 
     def _content(self, sms: SmsTold | RefusedTold) -> Iterator[str]:
-        id = "no id" if sms.provider_message_id is None else f"id {printable(sms.provider_message_id)}"
+        id = "no id" if sms.provider_message_id is None else f"id {sms.provider_message_id}"
         yield _row("provider", f"{sms.provider}, {id}")
         kept = "no bytes kept" if sms.kept_bytes is None else f"its {_some(sms.kept_bytes, 'byte')} kept"
         yield _row("text", self.text(sms.text))
@@ -98,7 +102,7 @@ class _Form:
         yield f"Delivery {told.id}: {told.state}{ended}"
         yield from self._target(told.target)
         if told.hops:
-            yield _row("after", ", ".join(f"{hop['kind']} {printable(hop['name'])}" for hop in told.hops))
+            yield _row("after", ", ".join(f"{hop['kind']} {hop['name']}" for hop in told.hops))
         if not told.attempts:
             yield _row("attempts", "none yet" if told.waiting else "none")
         for attempt in told.attempts:
@@ -107,26 +111,26 @@ class _Form:
             for name, line in zip(("now", "", ""), _standing(told, told.waiting), strict=False):
                 yield _row(name, line)
         elif not told.attempts or told.attempts[-1].reason != told.reason:
-            yield _row(told.state, printable(told.reason))
+            yield _row(told.state, told.reason)
 
     def _target(self, target: TargetStanding) -> Iterator[str]:
         state = "removed" if target.removed else "enabled" if target.enabled else "disabled"
-        yield _row("target", f"{target.kind} {printable(f'{target.client}/{target.name}')}, {state}")
+        yield _row("target", f"{target.kind} {target.client}/{target.name}, {state}")
         if target.breaker_opened_at is not None and target.probe_at is not None:
             yield _row("breaker", f"open since {rfc3339(target.breaker_opened_at)}")
-            yield _row("", f"next probe {rfc3339(target.probe_at)}; {printable(target.breaker_reason or '')}")
+            yield _row("", f"next probe {rfc3339(target.probe_at)}; {target.breaker_reason or ''}")
 
     def _attempt(self, attempt: AttemptTold) -> Iterator[str]:
         facts = [f"{attempt.outcome:<9}"]
         facts += [rfc3339(attempt.ended_at)] if attempt.ended_at is not None else []
         facts += [f"status {attempt.status}"] if attempt.status is not None else []
         facts += [f"{attempt.seconds:.3f} s"] if attempt.seconds is not None else []
-        facts += [f"by {printable(attempt.holder)}"] if attempt.holder else []
+        facts += [f"by {attempt.holder}"] if attempt.holder else []
         if attempt.outcome == "lost" and not attempt.ended_at:
             facts.append("its process died or lost its lease")
         yield _row(f"attempt {attempt.number}", "  ".join(facts).rstrip())
         if attempt.reason:
-            yield _row("", printable(attempt.reason))
+            yield _row("", attempt.reason)
         if attempt.answer:
             yield _row("", f"answer: {self.text(attempt.answer)}")
         if attempt.next_at is not None:
@@ -135,7 +139,7 @@ class _Form:
     def refused(self, told: RefusedTold) -> Iterator[str]:
         yield f"Refused SMS {told.id}: answered 502"
         yield _row("came", f"{_some(told.times, 'time')}, last {rfc3339(told.last_at)}")
-        yield _row("because", printable(told.reason))
+        yield _row("because", told.reason)
         yield _row("to", f"{self.number(told.receiver)}, a connector of {told.client}")
         yield _row("from", self.number(told.sender))
         yield from self._content(told)
@@ -146,7 +150,7 @@ class _Form:
         yield _row("since", rfc3339(told.began_at))
         yield _row("to", f"{self.number(told.receiver)}, a connector of {told.client}")
         yield _row("from", self.number(told.sender))
-        yield _row("provider", f"{told.provider}, reference {printable(told.reference)}")
+        yield _row("provider", f"{told.provider}, reference {told.reference}")
         yield _row("parts", f"{len(told.came)} of {told.parts} came: {_numbers(told.came)}")
         yield _row("missing", _numbers(told.missing))
 
@@ -175,7 +179,7 @@ class _Form:
             other = f"from {self.number(refused.sender)}"
             times = _some(refused.times, "time")
             yield f"{rfc3339(refused.last_at)}  {refused.id}  {other}  refused  {times}"
-            yield _row("", printable(refused.reason))
+            yield _row("", refused.reason)
 
     def _connector(self, connector: ConnectorStanding) -> Iterator[str]:
         yield f"Number {self.number(connector.number)}: a connector of {connector.client}"

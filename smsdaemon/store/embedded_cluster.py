@@ -144,6 +144,11 @@ def _folder_problems(state_dir: Path) -> list[str]:
         return [f"the embedded PostgreSQL needs {state_dir}, and {existing} is not a folder"]
     if not os.access(existing, os.W_OK | os.X_OK):
         return [f"the embedded PostgreSQL needs {state_dir}, and this user may not write in {existing}"]
+    lock = state_dir / "postgresql.lock"
+    if os.path.lexists(lock) and not (
+        not lock.is_symlink() and lock.is_file() and os.access(lock, os.R_OK | os.W_OK)
+    ):
+        return [f"the embedded PostgreSQL needs {lock}, which is no file that this user can write"]
     return []
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
 from tests.support.authority import Authority
-from tests.support.daemon import LISTENERS, Daemon, Ended
+from tests.support.daemon import BINARIES, LISTENERS, Daemon, Ended
 from tests.support.processes import ProcessTest
 from tests.support.secrets_in_tests import PASSWORD
 
@@ -140,6 +141,38 @@ class RefusedStartTests(ProcessTest):
         self.assertEqual((ended.status, len(ended.err.splitlines())), (1, 1))
         self.assertIn("state_dir", ended.err)
         daemon.state_dir.unlink()
+
+    def test_a_folder_for_the_certificate_that_cannot_be_used(self) -> None:
+        for workers in (1, 2):
+            daemon = self.daemon(workers=workers)
+            daemon.state_dir.mkdir(mode=0o700)
+            (daemon.state_dir / "tls").write_text("a file\n")
+            self.refused(
+                daemon, f"state_dir: no self-signed certificate can be made: {daemon.state_dir}/tls: "
+            )
+        (daemon.state_dir / "tls").unlink()
+        (daemon.state_dir / "tls" / "key.pem").mkdir(parents=True)
+        self.refused(daemon, "tls/key.pem: Is a directory")
+
+    def test_a_log_file_that_cannot_be_written(self) -> None:
+        daemon = self.daemon(dsn="host=/nowhere")
+        done = subprocess.run(
+            [BINARIES / "twistd", "-n", "--pidfile=", "--logfile", daemon.folder, "smsdaemon"],
+            cwd=daemon.folder,
+            env=daemon.environment,
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertEqual(
+            done.stderr, f"smsdaemon: --logfile: {daemon.folder} cannot be written: Is a directory\n"
+        )
+
+    def test_a_full_disk(self) -> None:
+        daemon = self.daemon(listeners='[http]\nlisten = ["tcp:0:interface=127.0.0.1"]\n')
+        daemon.state_dir.mkdir(mode=0o700)
+        (daemon.state_dir / "daemon.lock").symlink_to("/dev/full")
+        self.refused(daemon, "daemon.lock: No space left on device")
 
     def test_a_database_address_that_is_none_without_showing_it(self) -> None:
         daemon = self.daemon(dsn=f"host=localhost password={PASSWORD} nonsense")

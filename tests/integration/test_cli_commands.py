@@ -243,6 +243,22 @@ class StatusTests(CommandTest):
             text = made.command("status").out
             self.assertIn("deliveries   3 pending (1 leased), 0 dead\n", text)
 
+    def test_names_and_reasons_forge_no_line_and_steer_no_terminal(self) -> None:
+        place = self.place()
+        # What a name may hold by contract can still turn a line round.
+        group = acd_group("a\u202eb", "log:") + connector("+49123123", acd_group="a\u202eb")
+        applied = place.command("apply", self.file(place, SHOP + group))
+        place.ask(
+            "INSERT INTO open_breaker SELECT id, now(), now(), %s FROM target RETURNING 1",
+            ("no\x1b[2J\ntarget",),
+        )
+        for done in (applied, place.command("status"), place.command("check")):
+            self.assertIn(r"acme/shop/a\u202eb", done.out)
+            self.assertNotIn("\u202e", done.out)
+        self.assertIn(r": no\x1b[2J\ntarget" + "\n", place.command("status").out)
+        done = place.command("why", "\x1b[2J\n12345678", "--show-text")
+        self.assertEqual(done.err, r"smsdaemon: nothing is known of \x1b[2J\n12345678" + "\n")
+
 
 class CheckTests(CommandTest):
     def test_all_is_well(self) -> None:
@@ -354,10 +370,39 @@ class UsageTests(CommandTest):
             ("apply",),
             ("send", "--receiver", "1"),
             ("sink", "--route-acd-group", "a", "--route-application", "b"),
+            ("messages", "--sender", "\udcff"),
+            ("why", "\udcff"),
+            ("redeliver", "--state", "dead", "--target", "\udcff"),
+            ("refused", "retry", "--receiver", "\udcff"),
+            ("redecode", "--charset", "latin-1", "--receiver", "\udcff"),
+            ("sink", "--delay", "inf"),
+            ("sink", "--fail-rate", "nan"),
+            ("sink", "--retry-after", "1\n"),
+            ("send", "--receiver", "1", "--sender", "2", "--text", "3", "--rate", "1e999"),
+            ("send", "--receiver", "1", "--sender", "2", "--text", "3", "--timeout", "nan"),
         ):
             done = self.run_alone(*wrong)
             self.assertEqual((done.status, done.out), (2, ""), wrong)
             self.assertIn("Error: ", done.err)
+
+    def test_a_terminal_that_is_not_utf_8_is_no_trouble(self) -> None:
+        place = self.place()
+        place.command("apply", self.file(place, SHOP + SUPPORT))
+        place.environment["PYTHONIOENCODING"] = "ascii"
+        done = place.command("why", "+49123123")
+        self.assertEqual((done.status, done.err), (0, ""))
+        self.assertIn(r"Number +491\u202623: a connector of acme/shop", done.out)
+
+    def test_a_current_folder_that_is_gone_is_a_line(self) -> None:
+        place = self.place()
+        gone = place.folder / "gone"
+        gone.mkdir()
+        command = f'cd "{gone}" && rmdir "{gone}" && exec "{BINARIES}/smsdaemon" export'
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertEqual(
+            done.stderr, "smsdaemon: the current folder cannot be used: No such file or directory\n"
+        )
 
     def test_wrong_settings_are_a_line_each(self) -> None:
         place = self.place('colour = "red"\nworkers = "many"\n')

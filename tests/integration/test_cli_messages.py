@@ -225,6 +225,14 @@ class MessagesTests(CommandOnStoreTest):
         shown = await self.command("messages", "--show-text")
         self.assertIn(r"evil \x1b[2J text", shown.out)
 
+    async def test_what_a_sender_holds_forges_no_line_and_steers_no_terminal(self) -> None:
+        await self.accepted("x", sender="1\x1b[2J\t\u202e\n2026-11-22T16:43:42Z", sender_raw="1")
+        for options in ((), ("--show-text",)):
+            [line] = (await self.command("messages", *options)).out.splitlines()
+            cells = line.split("\t")
+            self.assertEqual(cells[3], r"1\x1b[2J\t\u202e\n2026-11-22T16:43:42Z")
+            self.assertEqual(len(cells), 8 + len(options))
+
 
 class RedeliverTests(CommandOnStoreTest):
     async def dead(self, text: str = "x", **fields: Any) -> Delivery:

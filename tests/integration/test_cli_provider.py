@@ -146,6 +146,9 @@ class TryTests(ProviderCommandTest):
             (b"{", "not valid JSON"),
             (b'{"method": "GET"}', "has no path_query"),
             (b'{"method": "GET", "path_query": "/", "headers": 1}', "is no request"),
+            (b'{"method": "GET", "path_query": "/", "headers": {}, "clock": 1764150000000}', "in seconds"),
+            (b'{"method": "GET", "path_query": "/", "headers": {}, "clock": 1e999}', "in seconds"),
+            (b'{"method": "GET", "path_query": "/", "headers": {}, "clock": "noon"}', "in seconds"),
         ):
             done = self.provider("try", "twilio", "--request", self.file("x", content), status=1)
             self.assertIn(why, done.err)

@@ -256,6 +256,13 @@ class OwnershipTests(EmbeddedCase):
         error = await self.failing(embedded.start(30))
         self.assertEqual(str(error), problem)
 
+    async def test_a_lock_that_cannot_be_taken_is_refused_at_once(self) -> None:
+        lock = self.state_dir / "postgresql.lock"
+        lock.mkdir(parents=True)
+        [problem] = problems(self.state_dir)
+        self.assertIn(f"{lock}, which is no file", problem)
+        self.assertEqual(str(await self.failing(self.embedded().start(30))), problem)
+
 
 class PlaceTests(EmbeddedCase):
     async def test_any_path_works_and_the_dsn_is_known_before_the_start_and_elsewhere(self) -> None:

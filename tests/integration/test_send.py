@@ -208,6 +208,16 @@ class CommandTests(SendTest):
         out, _, status = await self.send(port, "--count", "3", "--json")
         self.assertEqual((json.loads(out)["statuses"], status), ({"404": 3}, 1))
 
+    async def test_an_answer_forges_no_line_and_steers_no_terminal(self) -> None:
+        body = "\x1b[2J ü\r\nSMS-Message-Id: 1".encode()
+
+        def evil(_: Server, transport: ITCPTransport, number: int) -> None:
+            transport.write(b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+        _, port = await self.serve(evil)
+        out, _, _ = await self.send(port)
+        self.assertEqual(out, r"400 \x1b[2J ü\r\nSMS-Message-Id: 1" + "\n")
+
     async def test_a_server_that_is_not_there_is_one_line(self) -> None:
         _, port = await self.serve()
         out, err, status = await self.send(port, "--insecure", "--timeout", "2", scheme="https")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,21 @@ for _ in range(int(sys.argv[3])):
     metrics.request_answered(200, 0.002)
     metrics.delivery_ended("acd_group", "delivered", 0.1)
 os.kill(os.getpid(), signal.SIGKILL)
+"""
+EVERY_LABEL = """
+import sys
+from pathlib import Path
+from smsdaemon.metrics import Metrics, count_into
+from smsdaemon.providers.catalogue import load
+count_into(Path(sys.argv[1]), 1)
+metrics = Metrics()
+for status in range(200, 600):
+    metrics.request_answered(status, 0.002)
+for name, loaded in load(None).items():
+    profile = loaded.profile
+    kinds = {each.name for each in profile.not_sms} | {profile.otherwise, "probe", "empty batch", "handshake"}
+    for kind in kinds:
+        metrics.not_an_sms(name, kind)
 """
 
 
@@ -61,6 +77,18 @@ class SharedMetricsTests(UnitTest):
         self.assertEqual(self.value("smsdaemon_deliveries_total", kind="acd_group", outcome="delivered"), 12)
         self.assertEqual(self.value("smsdaemon_deliveries_total", kind="acd_group", outcome="dead"), 0)
         self.assertEqual(len(list(self.folder.iterdir())), 4, "a file for each death would add up")
+
+    def test_every_label_of_the_shipped_profiles_finds_room_that_the_disk_has_promised(self) -> None:
+        make_shared_folder(self.folder)
+        subprocess.run([sys.executable, "-c", EVERY_LABEL, str(self.folder)], check=True)
+        self.assertEqual(self.value("smsdaemon_not_sms_total", provider="twilio", kind="probe"), 1)
+        for file in self.folder.iterdir():
+            # What grows is sparse, and on a full disk to write there ends the process.
+            self.assertGreaterEqual(file.stat().st_blocks * 512, file.stat().st_size, file.name)
+            [used] = struct.unpack_from("i", file.read_bytes())
+            self.assertLess(
+                used, file.stat().st_size / 4, "as much as that is left for profiles of one's own"
+            )
 
     def test_a_new_daemon_begins_anew(self) -> None:
         make_shared_folder(self.folder)

@@ -42,10 +42,10 @@ class Sink:
         return out, err, self.process.returncode
 
     def deliver(
-        self, n: int, secret: str = SECRET, attempt: int = 1
+        self, n: int, secret: str = SECRET, attempt: int = 1, **fields: str
     ) -> tuple[int, bytes, http.client.HTTPMessage]:
         """Make one attempt as the daemon would; status, body and headers of the answer."""
-        body = json.dumps(payload(n, attempt))
+        body = json.dumps(payload(n, attempt, **fields))
         now = datetime.now(UTC)
         headers = {
             "Content-Type": "application/json",
@@ -62,7 +62,7 @@ class Sink:
             connection.close()
 
 
-def payload(n: int, attempt: int) -> dict[str, Any]:
+def payload(n: int, attempt: int, **fields: str) -> dict[str, Any]:
     data = {
         "id": f"sms-{n}",
         "delivery": f"delivery-{n}",
@@ -74,7 +74,7 @@ def payload(n: int, attempt: int) -> dict[str, Any]:
         "target": {"kind": "acd_group", "name": "support"},
         "attempt": attempt,
     }
-    return {"type": "sms.received", "data": data}
+    return {"type": "sms.received", "data": {**data, **fields}}
 
 
 class SinkTests(ProcessTest):
@@ -95,6 +95,22 @@ class SinkTests(ProcessTest):
             err, "3 attempts: 1 delivered, 1 duplicates, 0 out of order, 1 with a wrong signature\n"
         )
         self.assertEqual(status, 130)
+
+    def test_what_is_delivered_forges_no_line_and_steers_no_terminal(self) -> None:
+        sink = Sink(self, "--show-text")
+        evil = "\x1b[2J\n16:43:42 200"
+        sink.deliver(1, id=evil, delivery=evil, receiver=evil, sender=evil, text=evil)
+        out, _, _ = sink.end()
+        self.assertEqual(len(out.splitlines()), 1, out)
+        self.assertNotIn("\x1b", out)
+        self.assertEqual(out.count(r"\x1b[2J\n16:43:42 200"), 5, out)
+
+    def test_numbers_are_whole_only_when_asked(self) -> None:
+        for options, shown in (((), False), (("--json",), False), (("--json", "--show-text"), True)):
+            sink = Sink(self, *options)
+            sink.deliver(1, receiver="+4912312399", sender="+4978978999", text="x")
+            out, _, _ = sink.end()
+            self.assertEqual(("+4912312399" in out, "+4978978999" in out), (shown, shown), out)
 
     def test_it_answers_the_statuses_in_turn_with_retry_after_and_ends_by_itself(self) -> None:
         sink = Sink(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from http.client import parse_headers
 from io import BytesIO
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 from hypothesis import given
 from hypothesis import strategies as st
 from multipart import MultipartParser, parse_options_header  # type: ignore[import-untyped]
 
+from smsdaemon.cli.send import default_url
 from smsdaemon.cli.sms_request import METHODS, Method, parse_url, request_maker
+from smsdaemon.settings import Listener, Settings, TlsListener
 from tests.support.cases import UnitTest
 
 URL = parse_url("http://127.0.0.1:8080")
@@ -94,5 +97,47 @@ class UrlTests(UnitTest):
             "http://",
             "http://a:b",
             "http://a:99999",
+            "https://a_b.test/",
+            "http://a b/",
+            "http://a..b/",
+            "http://" + "a" * 64 + "/",
+            "http://" + "a." * 128 + "/",
+            "http://\udcff/",
+            "http://[fe80::1%a b]/",
+            "http://-a.test/",
+            "http://\u00ad/",
+            "http://a:0/",
         ):
             self.assertRaises(ValueError, parse_url, text)
+
+    def test_a_name_that_is_not_ascii_goes_out_as_dns_has_it(self) -> None:
+        for text, host in (
+            ("http://exämple.test/", "xn--exmple-cua.test"),
+            ("http://EXAMPLE.test./", "example.test."),
+            ("http://127.0.0.1/", "127.0.0.1"),
+            ("http://[::1]/", "::1"),
+            ("http://[fe80::1%eth0]/", "fe80::1%eth0"),
+            ("http://localhost/", "localhost"),
+        ):
+            url = parse_url(text)
+            self.assertEqual(url.host, host)
+            request_maker(url, "get", {})(0)
+
+    def test_a_path_that_is_not_ascii_is_escaped(self) -> None:
+        self.assertEqual(parse_url("http://a/ü?ö=\udcff").path, "/%C3%BC?%C3%B6=%FF")
+
+
+class DefaultUrlTests(UnitTest):
+    def settings(self, *endpoints: str) -> Settings:
+        return Settings(
+            state_dir=Path("/nowhere"),
+            http=Listener(listen=endpoints),
+            https=TlsListener(listen=("tcp:8443:interface=127.0.0.1",)),
+        )
+
+    def test_it_is_the_first_listener_that_can_be_connected_to(self) -> None:
+        self.assertEqual(default_url(self.settings("tcp:0", "tcp:8080")).authority, "127.0.0.1:8080")
+
+    def test_sockets_that_only_the_daemon_has_are_passed_over(self) -> None:
+        for endpoint in ("systemd:domain=INET:index=0", "unix:/run/x", "haproxy:systemd:domain=INET:index=0"):
+            self.assertEqual(default_url(self.settings(endpoint)).authority, "127.0.0.1:8443", endpoint)

@@ -132,6 +132,12 @@ class ValueTests(SettingsTest):
             settings = self.load('[https]\nlisten = ["tcp:8443"]\n' + text)
             self.assertEqual(settings.https, TlsListener(listen=("tcp:8443",), certificate=None, key=None))
 
+    def test_a_database_of_blanks_is_the_embedded_one(self) -> None:
+        self.assertEqual(self.load(HTTP + '[database]\ndsn = " \\t "\n').database.dsn, "")
+        # The backslash makes the blank after it part of the password.
+        given = r" host=db password=x\ "
+        self.assertEqual(self.load(HTTP + f"[database]\ndsn = '{given}'\n").database.dsn, given)
+
     def test_a_password_is_not_in_the_settings_as_text(self) -> None:
         settings = self.load(HTTP + '[database]\ndsn = "postgresql://u:geheim@db/sms"\n')
         self.assertEqual(settings.database.dsn, "postgresql://u:geheim@db/sms")
