@@ -40,6 +40,15 @@ class DaemonHealth:
     def accepts(self) -> bool:
         return not self.stopping and any(worker.accepts for worker in self._crew.workers())
 
+    def journaled(self) -> bool:
+        """Whether the journal may hold what is not in PostgreSQL yet.
+
+        Also while nobody has said anything, or somebody has not opened it or has trouble with it.
+        """
+        states = [worker.state for worker in self._crew.workers() if worker.state is not None]
+        journals = [state.journal for state in states if state.journal is not None]
+        return not states or any(not journal.usable or journal.pending for journal in journals)
+
     # --- for people ---------------------------------------------------------------------------
 
     def conditions(self) -> Mapping[str, Condition]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -22,13 +24,26 @@ UPKEEP_SECONDS = 3600.0
 GUARANTEE_SECONDS = 60.0
 OVERDUE_SECONDS = 5.0
 """How often it is looked for concatenated SMS whose time is over; more often where that time is short."""
+JOURNALED_SECONDS = 3600.0
+"""How much longer parts are waited for while others may be in the journal: they have come, although
+PostgreSQL does not know. Bounded, as a journal may be stuck."""
 
 
 class Upkeep:
     """Runs from the time when the schema is there."""
 
-    def __init__(self, *, pool: Pool, guarantee: GuaranteeInForce, patience: Patience, reactor: Any) -> None:
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        guarantee: GuaranteeInForce,
+        patience: Patience,
+        journaled: Callable[[], bool],
+        reactor: Any,
+    ) -> None:
+        """``journaled``: whether the journal may hold what is not in PostgreSQL yet."""
         self._pool, self._guarantee, self._patience = pool, guarantee, patience
+        self._journaled = journaled
         self._log = Logger(namespace="smsdaemon")
         self._hourly = LoopingCall(lambda: ensureDeferred(self._once()))
         self._looks = LoopingCall(self._look)
@@ -60,7 +75,7 @@ class Upkeep:
 
     async def _give_up(self) -> None:
         try:
-            count = await give_up_overdue(self._pool, self._patience)
+            count = await give_up_overdue(self._pool, self._patience_now())
         except SmsDaemonError as error:
             if str(error) != self._trouble:
                 self._log.warn("overdue SMS could not be looked for: {why}", why=str(error))
@@ -69,6 +84,10 @@ class Upkeep:
         self._trouble = ""
         if count:
             self._log.warn("{count} concatenated SMS given up: parts are missing", count=count)
+
+    def _patience_now(self) -> Patience:
+        longer = JOURNALED_SECONDS if self._journaled() else 0.0
+        return evolve(self._patience, seconds=self._patience.seconds + longer)
 
     def _look(self) -> Deferred[None]:
         return self._guarantee.look_again()

@@ -17,8 +17,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from tests.chaos.history import History
-from tests.chaos.plan import Behaviour, Target, absences, behaviour, read_text
+from tests.chaos.plan import Behaviour, Target, absences, behaviour
 from tests.chaos.processes import free_port
+from tests.chaos.texts import read_text
 
 
 class Backend:
@@ -101,18 +102,22 @@ class _Attempts(Resource):
 
     def render_POST(self, request: Request) -> int:
         data = json.loads(cast(IO[bytes], request.content).read())["data"]
-        conversation, number = read_text(data["text"])
-        self._times[conversation, number] += 1
+        said = read_text(data["text"])
+        self._times[said.conversation, said.number] += 1
         attempt = self._history.begin(
             "attempt",
             target=self._target.name,
             delivery=data["delivery"],
             id=data["id"],
-            conversation=conversation,
-            number=number,
+            conversation=said.conversation,
+            number=said.number,
+            pieces=said.pieces,
+            parts=data["parts"],
+            missing=data.get("parts_missing", []),
             attempt=data["attempt"],
         )
-        planned = behaviour(self._seed, self._target, conversation, number, self._times[conversation, number])
+        times = self._times[said.conversation, said.number]
+        planned = behaviour(self._seed, self._target, said.conversation, said.number, times)
         answering = self._reactor.callLater(planned.delay, self._answer, request, attempt, planned)
         gone: Deferred[None] = request.notifyFinish()
         gone.addErrback(self._closed, request, attempt, answering)

@@ -10,14 +10,16 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.scripts import twistd
 
-from smsdaemon import intake
+from smsdaemon import intake, upkeep
+from smsdaemon.domain import concatenation
 from smsdaemon.domain.model import Delivered, Delivery, InboundSMS, Postponed, Receipt
-from smsdaemon.store import queries
+from smsdaemon.providers.loaded import LoadedProfile
+from smsdaemon.store import concatenations, parts, queries
 from smsdaemon.store.deliveries import PostgresDeliveries
 from smsdaemon.store.journaled import JournaledMessages
 from tests.chaos import kinds
@@ -101,6 +103,38 @@ def _record_some_outcomes_never() -> None:
     PostgresDeliveries.settle = settled  # type: ignore[method-assign]
 
 
+def _know_no_parts_of_the_past() -> None:
+    """A part that comes again after its SMS was joined begins another."""
+
+    def repeated(sms: InboundSMS, waiting: Any, past: Any) -> Any:
+        return concatenation.repeated(sms, waiting, [])
+
+    _replace(parts, "repeated", repeated)
+
+
+def _give_up_never() -> None:
+    """What is incomplete waits for ever."""
+
+    async def give_up_overdue(pool: Any, patience: Any) -> int:
+        return 0
+
+    _replace(upkeep, "give_up_overdue", give_up_overdue)
+
+
+def _give_up_at_once() -> None:
+    """What is incomplete when it is looked for is not waited for."""
+
+    def at_once(pool: Any, patience: Any) -> Any:
+        return concatenations.give_up_overdue(pool, evolve(patience, seconds=0.0))
+
+    _replace(upkeep, "give_up_overdue", at_once)
+
+
+def _look_at_no_signature() -> None:
+    """Whoever knows the URL can send."""
+    LoadedProfile.must_verify = lambda self, connector: False  # type: ignore[method-assign]
+
+
 def _do_without_the_journal() -> None:
     """500 while PostgreSQL is away; see the settings that tests.chaos.run writes."""
 
@@ -110,6 +144,13 @@ def _change(name: str, part: str, into: str) -> None:
     if part not in statement:
         raise AssertionError(f"queries.{name} has changed: tests/chaos/broken.py no longer fits")
     setattr(queries, name, statement.replace(part, into))
+
+
+def _replace(module: Any, name: str, into: object) -> None:
+    """Where it is used; it may be defined elsewhere."""
+    if not hasattr(module, name):
+        raise AssertionError(f"{module.__name__} has changed: tests/chaos/broken.py no longer fits")
+    setattr(module, name, into)
 
 
 WITHOUT_JOURNAL = "no journal"
@@ -132,6 +173,16 @@ BROKEN: Mapping[str, Broken] = {
     "leases ignored": Broken(invariant="overlapping", kinds=(kinds.COMMIT_CUT,), breaks=_ignore_leases),
     "outcomes not recorded": Broken(
         invariant="endless redelivery", kinds=(kinds.COMMIT_CUT,), breaks=_record_some_outcomes_never
+    ),
+    "repeated parts not recognised": Broken(
+        invariant="stored twice", kinds=(kinds.COMMIT_CUT,), breaks=_know_no_parts_of_the_past
+    ),
+    "incomplete SMS not given up": Broken(invariant="lost", kinds=(kinds.COMMIT_CUT,), breaks=_give_up_never),
+    "incomplete SMS given up at once": Broken(
+        invariant="wrongly joined", kinds=(kinds.COMMIT_CUT,), breaks=_give_up_at_once
+    ),
+    "signatures not checked": Broken(
+        invariant="forged", kinds=(kinds.COMMIT_CUT,), breaks=_look_at_no_signature
     ),
     WITHOUT_JOURNAL: Broken(
         invariant="unexpected statuses", kinds=(kinds.DATABASE_REFUSED,), breaks=_do_without_the_journal

@@ -6,115 +6,27 @@ for each thing that is wrong; no line of any of them holds a text or a number.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from attrs import define, field, frozen
-
-from tests.chaos import kinds
-from tests.chaos.history import NO_ANSWER, Attempt, Events, Fault, Request, Row
-
-Sms = tuple[str, int]
+from tests.chaos import concatenated, kinds
+from tests.chaos.evidence import (
+    CLOSING_SECONDS,
+    JOURNAL_SECONDS,
+    OK,
+    Run,
+    Terms,
+    name_of,
+    of_part,
+)
+from tests.chaos.history import NO_ANSWER, Attempt, Events, Request, Row
+from tests.chaos.order import out_of_order
 
 ANSWER_SECONDS = 5.0
 """Contract 3: a 500 comes within this, never by hanging."""
-JOURNAL_SECONDS = 0.4
-"""An answer that takes longer may come from the journal: PostgreSQL committed nothing for so long."""
-RECOVERY_SECONDS = 2.0
-"""After a fault was undone, what it had begun may still show."""
-THAW_SECONDS = 1.0
-"""For a process that goes on to do what it was about to do when it was stopped."""
-CLOSING_SECONDS = 0.1
-"""By which the end of a connection may come later than the next attempt, which has another one."""
 SLACK_SECONDS = 0.5
 """By which a claim may be older than the arrival of its attempt at the backend."""
-_OK, _GONE, _UNAVAILABLE = 200, 410, 500
-
-
-@frozen(kw_only=True)
-class Terms:
-    """What the daemon was told, and where SMS were to go."""
-
-    lease: float
-    timeout: float
-    chains: Mapping[str, Sequence[str]]
-    """The targets of each conversation, in order of hops."""
-
-
-@define(kw_only=True)
-class Run:
-    """All that is known of a run."""
-
-    events: Events
-    rows: Sequence[Row]
-    terms: Terms
-    aliases: Mapping[str, str] = field(factory=dict)
-    """Ids that providers heard and that are no row's, to the id that the public command resolves them to."""
-
-    @cached_property
-    def requests_of(self) -> Mapping[Sms, list[Request]]:
-        return _grouped(self.events.requests, lambda request: request.sms)
-
-    @cached_property
-    def rows_of(self) -> Mapping[Sms, list[Row]]:
-        return _grouped(self.rows, lambda row: row.sms)
-
-    @cached_property
-    def attempts_of(self) -> Mapping[str, list[Attempt]]:
-        """By delivery, in the order in which they began."""
-        return _grouped(sorted(self.events.attempts, key=_began), lambda attempt: attempt.delivery)
-
-    @cached_property
-    def heard(self) -> Container[str]:
-        """The ids of stored SMS that a provider heard of."""
-        return {self.resolved(request.id) for request in self.events.requests if request.id is not None}
-
-    def resolved(self, id: str) -> str:
-        return self.aliases.get(id, id)
-
-    def faults(self, among: Container[str], since: float, until: float) -> list[Fault]:
-        """Those that may show in what happened between these times."""
-        return [
-            fault
-            for fault in self.events.faults
-            if fault.kind in among and fault.began <= until and fault.ended + RECOVERY_SECONDS >= since
-        ]
-
-    def freeze_before(self, attempt: Attempt) -> Fault | None:
-        """That of the process which may just have woken up to make this attempt."""
-        for fault in self.events.faults:
-            woken = fault.ended if fault.kind in kinds.FREEZES else float("-inf")
-            if woken - CLOSING_SECONDS <= attempt.began <= woken + THAW_SECONDS:
-                return fault
-        return None
-
-    def lost_its_lease_before(self, attempt: Attempt) -> bool:
-        """Whether it was sent by a process that woke up after another had taken over its delivery.
-
-        It had ended, by contract 5, before it arrived: the later one bears a higher number.
-        """
-        overtaken = any(
-            other.attempt > attempt.attempt and other.began < attempt.began
-            for other in self.attempts_of[attempt.delivery]
-        )
-        return overtaken and self.freeze_before(attempt) is not None
-
-
-def _grouped(items: Iterable, key: Callable) -> Mapping:  # type: ignore[type-arg]
-    groups = defaultdict(list)
-    for item in items:
-        groups[key(item)].append(item)
-    return groups
-
-
-def _began(attempt: Attempt) -> float:
-    return attempt.began
-
-
-def _name(sms: Sms) -> str:
-    return f"SMS {sms[1]} of conversation {sms[0]}"
+_GONE, _UNAVAILABLE, _REFUSED = 410, 500, 401
 
 
 # --- stored once, delivered ---------------------------------------------------------------------
@@ -123,74 +35,73 @@ def _name(sms: Sms) -> str:
 def lost(run: Run) -> Iterator[str]:
     """What was answered 200 and is not there, or did not arrive although its target was there in the end."""
     for sms, requests in run.requests_of.items():
-        ids = {row.id for row in run.rows_of.get(sms, ())}
-        heard = {request.id for request in requests if request.status == _OK}
-        if heard and not ids:
-            yield f"{_name(sms)} was answered 200 and is not stored"
-        elif nameless := {id for id in heard if id is None or run.resolved(id) not in ids}:
-            yield f"{_name(sms)} was answered 200 with {len(nameless)} ids that name nothing"
+        rows = run.rows_of.get(sms, [])
+        if sms not in run.in_parts:
+            yield from _not_stored(run, name_of(sms), requests, rows)
+            continue
+        for part, brought in run.in_parts[sms].items():
+            holding = [row for row in rows if part in row.pieces]
+            yield from _not_stored(run, of_part(part, sms), brought, holding)
     arrived = {(a.id, a.target) for a in run.events.attempts if a.taken}
     gone = {a.id for a in run.events.attempts if a.status == _GONE}
     for row in run.rows:
         if row.state == "dead" and row.id in gone:
             continue
         if row.state != "delivered":
-            yield f"{_name(row.sms)} is {row.state}, not delivered"
+            yield f"{name_of(row.sms)} is {row.state}, not delivered"
             continue
         for target in run.terms.chains[row.conversation]:
             if (row.id, target) not in arrived:
-                yield f"{_name(row.sms)} is said to be delivered, but {target} never took it"
+                yield f"{name_of(row.sms)} is said to be delivered, but {target} never took it"
+
+
+def _not_stored(run: Run, name: str, requests: Sequence[Request], rows: Sequence[Row]) -> Iterator[str]:
+    ids = {row.id for row in rows}
+    heard = {request.id for request in requests if request.status == OK}
+    if heard and not ids:
+        yield f"{name} was answered 200 and is not stored"
+    elif nameless := {id for id in heard if id is None or run.resolved(id) not in ids}:
+        yield f"{name} was answered 200 with {len(nameless)} ids that name nothing"
 
 
 def stored_twice(run: Run) -> Iterator[str]:
     """What is stored more often than its provider can have caused."""
     for sms, rows in run.rows_of.items():
         requests = run.requests_of.get(sms, [])
+        if sms in run.forged:
+            continue  # see forged()
         if not requests:
-            yield f"{_name(sms)} is stored and was never sent"
+            yield f"{name_of(sms)} is stored and was never sent"
+        elif sms in run.in_parts:
+            yield from concatenated.stored_twice(run, sms, rows)
         elif requests[0].identified and len(rows) > 1:
-            yield f"{_name(sms)} is stored {len(rows)} times although it had a message_id"
-        elif len(rows) > 1 + len([request for request in requests if request.status != _OK]):
-            yield f"{_name(sms)} is stored {len(rows)} times: more than were sent again"
+            yield f"{name_of(sms)} is stored {len(rows)} times although it had a message_id"
+        elif len(rows) > 1 + len([request for request in requests if request.status != OK]):
+            yield f"{name_of(sms)} is stored {len(rows)} times: more than were sent again"
     for sms, requests in run.requests_of.items():
-        heard = [request for request in requests if request.status == _OK]
+        heard = [request for request in requests if request.status == OK]
         ids = {request.id for request in heard}
-        if len(ids) < 2 or not heard[0].identified:
+        if len(ids) < 2 or not heard[0].identified or sms in run.in_parts:
             continue
         since, until = min(r.sent for r in heard), max(r.ended for r in heard)
         away = any(r.ended - r.sent > JOURNAL_SECONDS for r in heard)
         if not away and not run.faults(kinds.OF_POSTGRES, since, until):
-            yield f"{_name(sms)} was given {len(ids)} ids although PostgreSQL was there"
+            yield f"{name_of(sms)} was given {len(ids)} ids although PostgreSQL was there"
 
 
 # --- order --------------------------------------------------------------------------------------
 
 
-def out_of_order(run: Run) -> Iterator[str]:
-    """Attempts of what was accepted earlier that began after an attempt of what was accepted later.
-
-    Of copies that no provider heard of nobody knows when they were accepted; they are not compared.
-    """
-    for (conversation, target), attempts in _by_conversation(run).items():
-        highest = 0
-        for attempt in attempts:
-            if attempt.id not in run.heard:
-                continue
-            if attempt.number < highest and not run.lost_its_lease_before(attempt):
-                yield f"{_name((conversation, attempt.number))} to {target} began after SMS {highest}"
-            highest = max(highest, attempt.number)
-
-
 def overlapping(run: Run) -> Iterator[str]:
     """Attempts of one conversation at one target of which one began before the other had ended."""
-    for (conversation, target), attempts in _by_conversation(run).items():
+    for (conversation, target), attempts in run.conversations.items():
         under_way: list[Attempt] = []
         for after in attempts:
             under_way = [before for before in under_way if before.ended > after.began]
             for before in under_way:
                 if not _had_ended(run, before, after):
                     yield (
-                        f"{_name((conversation, after.number))} to {target} began"
+                        f"{name_of((conversation, after.number))} to {target} began"
                         f" {after.began - before.began:.3f} s after SMS {before.number}, which was under way"
                     )
             under_way.append(after)
@@ -205,11 +116,6 @@ def _had_ended(run: Run, before: Attempt, after: Attempt) -> bool:
     freeze = run.freeze_before(before)
     leased_by = before.began if freeze is None else min(before.began, freeze.began)
     return after.began >= leased_by + run.terms.lease - SLACK_SECONDS
-
-
-def _by_conversation(run: Run) -> Mapping[tuple[str, str], list[Attempt]]:
-    attempts = sorted(run.events.attempts, key=_began)
-    return _grouped(attempts, lambda attempt: (attempt.conversation, attempt.target))
 
 
 # --- again and again ----------------------------------------------------------------------------
@@ -229,7 +135,7 @@ def endless_redelivery(run: Run) -> Iterator[str]:
         explained = run.faults(kinds.LOSE_OUTCOMES, first.began, last.began)
         if len(again) > len(explained) + 1:
             yield (
-                f"{_name(last.sms)} to {last.target} was attempted {len(again)} times again,"
+                f"{name_of(last.sms)} to {last.target} was attempted {len(again)} times again,"
                 f" which {len(explained)} faults do not explain"
             )
 
@@ -243,19 +149,36 @@ def _settles(attempt: Attempt, terms: Terms) -> bool:
 
 
 def unexpected_statuses(run: Run) -> Iterator[str]:
-    """Whatever is not 200, unless the daemon itself was hurt, or the journal's disk full; and what hung."""
+    """Whatever is not 200, unless the daemon itself was hurt, or the journal's disk full; and what hung.
+
+    What bears a wrong signature is to hear 401, also where nothing can be stored.
+    """
     for request in run.events.requests:
         hurt = request.status == NO_ANSWER or request.ended - request.sent > ANSWER_SECONDS
-        if request.status == _OK and not hurt:
+        expected = _REFUSED if request.forged else OK
+        if request.status == expected and not hurt:
             continue
         excuse: tuple[str, ...] = ()
-        if request.status in (_OK, _UNAVAILABLE, NO_ANSWER):
+        if request.status in (expected, _UNAVAILABLE, NO_ANSWER):
             excuse = kinds.OF_THE_DAEMON
-        if request.status == _UNAVAILABLE and not hurt:
+        if request.status == _UNAVAILABLE and not hurt and not request.forged:
             excuse += (kinds.DISK_FULL,)
         if not run.faults(excuse, request.sent, request.ended):
             heard = f"{request.status or 'no answer'} {request.error}".strip()
-            yield f"{_name(request.sms)} heard {heard} after {request.ended - request.sent:.3f} s"
+            yield f"{name_of(request.sms)} heard {heard} after {request.ended - request.sent:.3f} s"
+
+
+def forged(run: Run) -> Iterator[str]:
+    """What bore a wrong signature, or none, and was stored or delivered all the same, or answered 200."""
+    for request in run.events.requests:
+        if request.forged and request.status == OK:
+            yield f"{name_of(request.sms)} was forged and answered 200"
+    for row in run.rows:
+        if row.sms in run.forged:
+            yield f"{name_of(row.sms)} was forged and is stored"
+    for attempt in run.events.attempts:
+        if attempt.sms in run.forged:
+            yield f"{name_of(attempt.sms)} was forged and sent to {attempt.target}"
 
 
 # --- all of it ----------------------------------------------------------------------------------
@@ -267,6 +190,8 @@ INVARIANTS: Mapping[str, Callable[[Run], Iterator[str]]] = {
     "overlapping": overlapping,
     "endless redelivery": endless_redelivery,
     "unexpected statuses": unexpected_statuses,
+    "wrongly joined": concatenated.wrongly_joined,
+    "forged": forged,
 }
 
 
@@ -284,7 +209,7 @@ def missing_kinds(events: Events, wanted: Sequence[str]) -> list[str]:
 def figures(run: Run) -> dict[str, float | int]:
     """What was counted, for the table."""
     requests, rows = run.events.requests, run.rows
-    accepted = [request for request in requests if request.status == _OK]
+    accepted = [request for request in requests if request.status == OK]
     undisturbed = [
         request.ended - request.sent
         for request in accepted
@@ -293,12 +218,17 @@ def figures(run: Run) -> dict[str, float | int]:
     return {
         "SMS sent": len(run.requests_of),
         "requests": len(requests),
+        **concatenated.figures(run),
+        "signed requests": len([r for r in requests if r.profile == "twilio" and not r.forged]),
+        "forged requests": len([request for request in requests if request.forged]),
         "answered 200": len({request.sms for request in accepted}),
         "stored": len(rows),
         "delivered": len([row for row in rows if row.state == "delivered"]),
         "dead by 410": len([row for row in rows if row.state == "dead"]),
         "attempts": len(run.events.attempts),
-        "repeats without message_id stored again": len(rows) - len(run.rows_of),
+        "repeats without message_id stored again": sum(
+            len(rows) - 1 for sms, rows in run.rows_of.items() if sms not in run.in_parts
+        ),
         "attempts after the lease was lost": len(
             [attempt for attempt in run.events.attempts if run.lost_its_lease_before(attempt)]
         ),

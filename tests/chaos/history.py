@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 NO_ANSWER = 0
 """In place of a status."""
@@ -31,6 +31,13 @@ class Request:
     """Of the SMS in its conversation, from 1."""
     identified: bool
     """Whether it bears a message_id."""
+    part: int = 0
+    """Its number, where the SMS is sent in parts."""
+    total: int = 0
+    """The number of parts."""
+    profile: str = "generic"
+    forged: bool = False
+    """Not by the provider: with a wrong signature. Its number is that of no other SMS."""
     sent: float
     ended: float = NEVER
     """When the answer was there, or it was given up."""
@@ -55,6 +62,11 @@ class Attempt:
     """Of the SMS."""
     conversation: str
     number: int
+    pieces: tuple[int, ...] = field(default=(), converter=tuple)
+    """The parts that its text is made of, as they stand there; see tests.chaos.texts."""
+    parts: int = 1
+    missing: tuple[int, ...] = field(default=(), converter=tuple)
+    """parts and parts_missing of the payload."""
     attempt: int
     """As the daemon counts them, from 1."""
     began: float
@@ -90,6 +102,8 @@ class Row:
     id: str
     conversation: str
     number: int
+    pieces: tuple[int, ...] = ()
+    """As of an attempt."""
     state: str
     attempts: int
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import frozen
 
 from tests.chaos import kinds
 from tests.support.daemon import acd_group, application, client, connector, reseller
-from tests.support.secrets_in_tests import RECEIVER, SENDER_PREFIX, TEXT_MARKER
+from tests.support.secrets_in_tests import RECEIVER, SECRET, SENDER_PREFIX
 
 LEASE_SECONDS = 5.0
 TIMEOUT_SECONDS = 2.0
+CONCATENATION_SECONDS = 3.0
+"""Long enough for parts that are repeated once or twice, and shorter than PostgreSQL is away."""
 
 Habit = Literal["patient", "forgetful", "hasty"]
 HABITS: Sequence[Habit] = ("patient", "forgetful", "hasty")
@@ -38,51 +40,75 @@ TARGETS = (
     Target(name="survey", character="routing", onward="routed"),
     Target(name="routed", character="failing"),
 )
+Profile = Literal["generic", "twilio", "vonage"]
+"""vonage brings long SMS in parts. Neither of the others does; twilio signs."""
+
+
+@frozen(kw_only=True)
+class Connector:
+    target: str
+    profile: Profile
+
+
+def _connectors(profile: Profile, *targets: str) -> list[Connector]:
+    return [Connector(target=target, profile=profile) for target in targets]
+
+
 CONNECTORS = (
-    *("quick", "quick", "slow", "slow", "failing"),
-    *("failing", "hanging", "leaving", "survey", "survey"),
+    *_connectors("generic", "quick", "quick", "slow", "slow", "failing"),
+    *_connectors("generic", "failing", "hanging", "leaving", "survey", "survey"),
+    *_connectors("twilio", "quick", "failing"),
+    *_connectors("vonage", "quick", "slow", "failing", "survey"),
 )
-"""The target of each."""
+PROVIDER_SECRET = SECRET
+"""What twilio signs with; the log is searched for it."""
+_OF_PROFILE: Mapping[Profile, dict[str, Any]] = {
+    "generic": {},
+    "twilio": {"provider": "twilio", "provider_secrets": [PROVIDER_SECRET]},
+    # Unsigned: its signatures bear a time, and the daemon's clock is stepped.
+    "vonage": {"provider": "vonage", "unsigned": True},
+}
 
 
 @frozen(kw_only=True)
 class Conversation:
-    """One sender's SMS through one connector: each is sent when the one before was answered 200."""
+    """One sender's SMS through one connector: each is sent when the one before was answered 200.
+
+    Of one in parts all that are ever sent; another may come between these.
+    """
 
     name: str
     receiver: str
     sender: str
     habit: Habit
+    profile: Profile
     chain: Sequence[str]
     """The targets that each of them passes."""
-
-    def text(self, number: int) -> str:
-        return f"{TEXT_MARKER} {self.habit} {self.name} {number}"
 
     @property
     def identified(self) -> bool:
         return self.habit != "forgetful"
 
-
-def read_text(text: str) -> tuple[str, int]:
-    """The conversation and number of an SMS."""
-    _, _, name, number = text.split(" ")
-    return name, int(number)
+    @property
+    def pause(self) -> float:
+        """Between its SMS, on average; where they come in parts each is several requests."""
+        return PAUSE_SECONDS * (2 if self.profile == "vonage" else 1)
 
 
 def conversations(rate: float) -> list[Conversation]:
-    """As many as bring this many SMS a second, each one SMS a second and a half."""
+    """As many as bring this many SMS a second, each one SMS a second and a half (of vonage half as many)."""
     onward = {target.name: target.onward for target in TARGETS}
     made = []
     for n in range(max(len(CONNECTORS) * len(HABITS), round(rate * PAUSE_SECONDS))):
         line, turn = n % len(CONNECTORS), n // len(CONNECTORS)
-        first = CONNECTORS[line]
+        first, profile = CONNECTORS[line].target, CONNECTORS[line].profile
         made.append(
             Conversation(
                 name=f"{line}.{turn}",
                 receiver=receiver(line),
                 sender=f"{SENDER_PREFIX}{n:05d}",
                 habit=HABITS[turn % len(HABITS)],
+                profile=profile,
                 chain=(first, onward[first]) if onward[first] else (first,),
             )
         )
@@ -90,7 +116,7 @@ def conversations(rate: float) -> list[Conversation]:
 
 
 PAUSE_SECONDS = 1.5
-"""Between the SMS of a conversation, on average."""
+"""Between the SMS of a conversation, on average; see Conversation.pause."""
 
 
 def receiver(line: int) -> str:
@@ -103,10 +129,60 @@ def directory(urls: dict[str, str]) -> str:
     for target in TARGETS:
         make = application if target.onward else acd_group
         entries.append(make(target.name, urls[target.name]))
-    for line, name in enumerate(CONNECTORS):
-        kind = "application" if name == "survey" else "acd_group"
-        entries.append(connector(receiver(line), **{kind: name}))
+    for line, each in enumerate(CONNECTORS):
+        kind = "application" if each.target == "survey" else "acd_group"
+        entries.append(connector(receiver(line), **{kind: each.target}, **_OF_PROFILE[each.profile]))
     return "".join(entries)
+
+
+# --- SMS in parts, and forged ones ---------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Composition:
+    """How a concatenated SMS is sent."""
+
+    total: int
+    sends: Sequence[int]
+    """The parts in the order in which they are sent, those that are repeated too; some may be missing."""
+    interlude: int | None
+    """Before this one of the sends another SMS of the conversation is sent, and answered."""
+
+
+_IN_PARTS, _WITH_A_GAP, _WITH_AN_INTERLUDE, _REPEATED = 0.65, 0.25, 0.3, 0.3
+"""How many: of vonage's SMS; of those in parts; likewise; of the parts."""
+
+
+def composition(seed: int, conversation: Conversation, number: int) -> Composition | None:
+    """Of this SMS of the conversation; None: it is not in parts."""
+    random = Random(f"{seed}/parts/{conversation.name}/{number}")
+    if conversation.profile != "vonage" or random.random() >= _IN_PARTS:
+        return None
+    total = random.choice([2, 2, 3, 3, 4, 5])
+    sent = random.sample(range(1, total + 1), total)
+    if random.random() < _WITH_A_GAP:
+        sent = sent[: random.randrange(1, total)]
+    sends = list(sent)
+    for part in sent:
+        if random.random() < _REPEATED:
+            sends.insert(random.randint(sends.index(part) + 1, len(sends)), part)
+    interlude = random.randrange(1, len(sends)) if len(sends) > 1 else None
+    return Composition(
+        total=total, sends=sends, interlude=interlude if random.random() < _WITH_AN_INTERLUDE else None
+    )
+
+
+Forgery = Literal["another secret", "another text", "no signature", "another URL"]
+FORGERIES: Sequence[Forgery] = ("another secret", "another text", "no signature", "another URL")
+_FORGED = 0.25
+
+
+def forgery(seed: int, conversation: Conversation, number: int) -> Forgery | None:
+    """What somebody else sends before this SMS in its sender's name; None: nothing."""
+    random = Random(f"{seed}/forged/{conversation.name}/{number}")
+    if conversation.profile != "twilio" or random.random() >= _FORGED:
+        return None
+    return random.choice(FORGERIES)
 
 
 # --- backends -----------------------------------------------------------------------------------

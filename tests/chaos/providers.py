@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from random import Random
 from typing import Any
-from urllib.parse import urlencode
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError, gatherResults
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
 from twisted.internet.task import deferLater
-from twisted.web._newclient import RequestNotSent
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed, readBody
+from twisted.web._newclient import RequestNotSent, RequestTransmissionFailed
+from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool, ResponseFailed, readBody
+from twisted.web.http_headers import Headers
 
+from tests.chaos.calls import Call, Errand, call
 from tests.chaos.history import NO_ANSWER, History
-from tests.chaos.plan import PAUSE_SECONDS, Conversation
+from tests.chaos.plan import Composition, Conversation, composition, forgery
 
 PATIENCE_SECONDS = 8.0
 HASTE_SECONDS = 1.0
 """After which a hasty provider repeats, on another connection, what may still be answered."""
 _HASTY_AT_ONCE = 3
 _AGAIN_SECONDS = (0.2, 1.0)
+_NEXT_PART_SECONDS = 0.1
 _OK = 200
 _NO_ANSWER_CAME = (
     ResponseFailed,
     RequestNotSent,
+    RequestTransmissionFailed,
     ConnectError,
     ConnectionClosed,
     ConnectingCancelledError,
@@ -76,37 +80,66 @@ class Providers:
         random = Random(f"{self._seed}/provider/{conversation.name}")
         agent = self._agents[random.randrange(len(self._agents))]
         number = 0
-        await self._pause(random.uniform(0, PAUSE_SECONDS))
+        await self._pause(random.uniform(0, conversation.pause))
         while not self._stopped:
             number += 1
-            await self._until_answered(conversation, number, agent, random)
-            await self._pause(random.expovariate(1 / PAUSE_SECONDS))
-
-    async def _until_answered(
-        self, conversation: Conversation, number: int, agent: Agent, random: Random
-    ) -> None:
-        while not self._given_up:
-            if conversation.habit == "hasty":
-                status = await self._hastily(conversation, number, agent)
+            composed = composition(self._seed, conversation, number)
+            if composed is not None:
+                number = await self._in_parts(conversation, number, composed)
             else:
-                status = await self._request(conversation, number, agent)
+                await self._forge(conversation, number, agent)
+                errand = Errand(conversation=conversation, number=number)
+                await self._until_answered(errand, agent, random)
+            await self._pause(random.expovariate(1 / conversation.pause))
+
+    async def _forge(self, conversation: Conversation, number: int, agent: Agent) -> None:
+        """Somebody else sends an SMS in the sender's name first, where the plan has it; once."""
+        forged = forgery(self._seed, conversation, number)
+        if forged is not None:
+            await self._request(Errand(conversation=conversation, number=-number, forgery=forged), agent)
+
+    async def _in_parts(self, conversation: Conversation, number: int, composed: Composition) -> int:
+        """Send the parts one after the other, without waiting for answers to the others; then for all.
+
+        Each comes by any connection. Gives the number of the SMS that was sent last.
+        """
+        last, sent = number, []
+        for place, part in enumerate(composed.sends):
+            random = Random(f"{self._seed}/send/{conversation.name}/{number}/{place}")
+            if place == composed.interlude:
+                last += 1
+                between = Errand(conversation=conversation, number=last)
+                await self._until_answered(between, random.choice(self._agents), random)
+            errand = Errand(conversation=conversation, number=number, part=part, total=composed.total)
+            sending = self._until_answered(errand, random.choice(self._agents), random)
+            sent.append(Deferred.fromCoroutine(sending))
+            await self._pause(random.uniform(0, _NEXT_PART_SECONDS))
+        await gatherResults(sent, consumeErrors=True)
+        return last
+
+    async def _until_answered(self, errand: Errand, agent: Agent, random: Random) -> None:
+        while not self._given_up:
+            if errand.conversation.habit == "hasty":
+                status = await self._hastily(errand, agent)
+            else:
+                status = await self._request(errand, agent)
             if status == _OK:
                 return
             await self._pause(random.uniform(*_AGAIN_SECONDS))
 
-    async def _hastily(self, conversation: Conversation, number: int, agent: Agent) -> int:
+    async def _hastily(self, errand: Errand, agent: Agent) -> int:
         """The first 200 to one of several requests, or what the last of them heard."""
-        asked = [self._begin(conversation, number, agent)]
+        asked = [self._begin(errand, agent)]
         while True:
             more = len(asked) < _HASTY_AT_ONCE
             status = await _first(self._wire.reactor, asked, HASTE_SECONDS if more else PATIENCE_SECONDS)
             if status == _OK or (not more and all(d.called for d in asked)):
                 return status
             if more:
-                asked.append(self._begin(conversation, number, agent))
+                asked.append(self._begin(errand, agent))
 
-    def _begin(self, conversation: Conversation, number: int, agent: Agent) -> Deferred[int]:
-        d = Deferred.fromCoroutine(self._request(conversation, number, agent))
+    def _begin(self, errand: Errand, agent: Agent) -> Deferred[int]:
+        d = Deferred.fromCoroutine(self._request(errand, agent))
         self._open.add(d)
 
         def ended(status: int) -> int:
@@ -115,11 +148,11 @@ class Providers:
 
         return d.addCallback(ended)
 
-    async def _request(self, conversation: Conversation, number: int, agent: Agent) -> int:
+    async def _request(self, errand: Errand, agent: Agent) -> int:
         """Make one request; NO_ANSWER where none came."""
-        known = {"identified": conversation.identified, "conversation": conversation.name, "number": number}
-        request = self._wire.history.begin("request", **known)
-        answering = Deferred.fromCoroutine(self._ask(agent, _query(conversation, number)))
+        called = call(errand)
+        request = self._wire.history.begin("request", **errand.known())
+        answering = Deferred.fromCoroutine(self._ask(agent, called))
         answering.addTimeout(PATIENCE_SECONDS, self._wire.reactor)
         try:
             status, id = await answering
@@ -129,25 +162,17 @@ class Providers:
         self._wire.history.end(request, status=status, id=id)
         return status
 
-    async def _ask(self, agent: Agent, query: str) -> tuple[int, str | None]:
-        response: Any = await agent.request(b"GET", f"{self._wire.url}SMSReceiver?{query}".encode())
+    async def _ask(self, agent: Agent, called: Call) -> tuple[int, str | None]:
+        headers = Headers({name: [value] for name, value in called.headers.items()})
+        body = FileBodyProducer(BytesIO(called.body)) if called.body else None
+        url = f"{self._wire.url}{called.path}"
+        response: Any = await agent.request(called.method.encode(), url.encode(), headers, body)
         await readBody(response)
         ids = response.headers.getRawHeaders("SMS-Message-Id", [None])
         return response.code, ids[0]
 
     def _pause(self, seconds: float) -> Deferred[None]:
         return deferLater(self._wire.reactor, seconds)
-
-
-def _query(conversation: Conversation, number: int) -> str:
-    fields = {
-        "receiver": conversation.receiver,
-        "sender": conversation.sender,
-        "message": conversation.text(number),
-    }
-    if conversation.identified:
-        fields["message_id"] = f"{conversation.name}/{number}"
-    return urlencode(fields)
 
 
 def _pool(reactor: Any, *, persistent: bool) -> HTTPConnectionPool:

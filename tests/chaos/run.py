@@ -19,23 +19,26 @@ from tests.chaos.adversary import START_SECONDS, Adversary, World
 from tests.chaos.backends import Backend
 from tests.chaos.broken import WITHOUT_JOURNAL
 from tests.chaos.disk import Disk
+from tests.chaos.evidence import Run, Terms
 from tests.chaos.faketime import NO_CLOCK, Clock
 from tests.chaos.history import Events, History, Row, read
 from tests.chaos.plan import (
+    CONCATENATION_SECONDS,
     LEASE_SECONDS,
     TARGETS,
     TIMEOUT_SECONDS,
     conversations,
     directory,
     faults,
-    read_text,
 )
 from tests.chaos.postgres import PostgresUnderFire
 from tests.chaos.processes import Daemon, free_port, send
 from tests.chaos.providers import Providers, Wire
 from tests.chaos.proxy import Proxy
 from tests.chaos.report import Outcome, counted
+from tests.chaos.texts import read_text
 from tests.support.daemon import ask
+from tests.support.provider_requests import PUBLIC_URL
 from tests.support.secrets_in_tests import leaks
 
 QUIET_SECONDS = 2.0
@@ -65,6 +68,8 @@ dsn = "{dsn}"
 [receiver]
 journal = {journal}
 journal_after = 0.5
+public_url = "{public_url}"
+concatenation_timeout = {concatenation:g}
 [routing]
 retry_schedule = [0, 0.3, 1, 2]
 give_up_after = 86400
@@ -108,6 +113,8 @@ class ChaosRun:
             port=self._port,
             admin=free_port(),
             dsn=postgres.dsn_by(self._proxy.listen()),
+            public_url=PUBLIC_URL,
+            concatenation=CONCATENATION_SECONDS,
             timeout=TIMEOUT_SECONDS,
             lease=LEASE_SECONDS,
         )
@@ -162,7 +169,7 @@ class ChaosRun:
         watching = LoopingCall(self._watch_lag)
         watching.clock = self._reactor
         watching.start(0.05, now=False)
-        wire = Wire(reactor=self._reactor, url=f"http://127.0.0.1:{self._port}/", history=self.history)
+        wire = Wire(reactor=self._reactor, url=f"http://127.0.0.1:{self._port}", history=self.history)
         providers = Providers(wire, self._conversations, self._options.seed)
         providers.start()
         await self._pause(QUIET_SECONDS)
@@ -177,7 +184,7 @@ class ChaosRun:
         return seconds
 
     async def _drain(self) -> int:
-        """Wait until nothing is pending; gives what still is after a while."""
+        """Wait until nothing is pending, and no part waits; gives what still does after a while."""
         patience = DRAIN_SECONDS / (4 if self._options.broken else 1)
         ends = self._reactor.seconds() + patience
         while (left := await self._pending()) and self._reactor.seconds() < ends:
@@ -186,13 +193,20 @@ class ChaosRun:
 
     async def _pending(self) -> int:
         [status] = await self.daemon.rows("status")
-        return int(status["pending"])
+        return int(status["pending"]) + int(status["incomplete"])
 
     async def _stored(self) -> list[Row]:
         return [
-            Row(id=row["id"], conversation=name, number=number, state=row["state"], attempts=row["attempts"])
+            Row(
+                id=row["id"],
+                conversation=said.conversation,
+                number=said.number,
+                pieces=said.pieces,
+                state=row["state"],
+                attempts=row["attempts"],
+            )
             for row in await self.daemon.rows("messages")
-            for name, number in [read_text(row["text"])]
+            for said in [read_text(row["text"])]
         ]
 
     async def _aliases(self) -> dict[str, str]:
@@ -215,8 +229,10 @@ class ChaosRun:
         with open(self._folder / "history.jsonl", encoding="utf-8") as lines:
             events = read(lines)
         chains = {conversation.name: conversation.chain for conversation in self._conversations}
-        terms = checker.Terms(lease=LEASE_SECONDS, timeout=TIMEOUT_SECONDS, chains=chains)
-        run = checker.Run(events=events, rows=rows, terms=terms, aliases=aliases)
+        terms = Terms(
+            lease=LEASE_SECONDS, timeout=TIMEOUT_SECONDS, concatenation=CONCATENATION_SECONDS, chains=chains
+        )
+        run = Run(events=events, rows=rows, terms=terms, aliases=aliases)
         wrong = {
             **checker.check(run),
             "faults that never happened": self._missing(events),
@@ -248,7 +264,7 @@ class ChaosRun:
             *(f"the daemon ended: {how}" for how in self.daemon.ended_by_itself),
         ]
         if left:
-            found.append(f"{left} deliveries were pending {DRAIN_SECONDS:g} s after the last fault")
+            found.append(f"{left} SMS were pending or incomplete {DRAIN_SECONDS:g} s after the last fault")
         if self.daemon.runs:
             found.append("the daemon did not stop")
         return found

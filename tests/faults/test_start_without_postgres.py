@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from urllib.parse import urlencode
 
 from tests.support.backend import Backend, backend
 from tests.support.daemon import QUICK_RETRIES, Daemon, acd_group, client, connector, daemon, reseller
@@ -14,6 +15,7 @@ from tests.support.workers import health
 
 NOWHERE = "host=127.0.0.1 port=1 dbname=none"
 SOON_SECONDS = 10.0
+CONCATENATION_SECONDS = 4
 
 
 def directory(target: Backend) -> str:
@@ -80,3 +82,39 @@ class StartWithoutPostgresTests(ProcessTest):
         peer.close()
         self.assertLess(time.monotonic() - began, 5)
         return answer.status
+
+
+class PartsInTheJournalTests(ProcessTest):
+    """A part in the journal has come, though PostgreSQL does not know it when it is there again."""
+
+    def test_they_are_joined_with_those_that_came_before_although_their_time_is_over(self) -> None:
+        target = backend(self)
+        entries = reseller() + client() + acd_group("group", target.url())
+        entries += connector(RECEIVER, acd_group="group", provider="vonage", unsigned=True)
+        settings = f"{QUICK_RETRIES}[receiver]\nconcatenation_timeout = {CONCATENATION_SECONDS}\n"
+        running = daemon(self, entries, settings, workers=2)
+        until((running.state_dir / "directory.copy").exists, "the directory's copy")
+        began = time.monotonic()
+        self.send_part(running, 1)
+        dsn = running.dsn
+        running.stop()
+        self.start_again(running, NOWHERE)
+        self.send_part(running, 2)
+        running.stop()
+        time.sleep(max(0.0, began + CONCATENATION_SECONDS + 0.5 - time.monotonic()))
+        self.start_again(running, dsn)
+        [attempt] = target.await_attempts(1)
+        self.assertEqual(attempt.data["text"], f"{TEXT_MARKER} 1{TEXT_MARKER} 2")
+        self.assertNotIn("parts_missing", attempt.data)
+
+    def start_again(self, running: Daemon, dsn: str) -> None:
+        running.environment["SMSDAEMON_DATABASE__DSN"] = dsn
+        running.start()
+
+    def send_part(self, running: Daemon, number: int) -> None:
+        fields = {"to": RECEIVER, "msisdn": SENDER, "text": f"{TEXT_MARKER} {number}"}
+        parts = {"concat": "true", "concat-ref": "7", "concat-part": str(number), "concat-total": "2"}
+        peer = running.peer()
+        answer = peer.ask("GET", f"/SMSReceiver/vonage?{urlencode({**fields, **parts})}")
+        peer.close()
+        self.assertEqual(answer.status, 200, answer.body)
