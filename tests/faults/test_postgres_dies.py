@@ -11,8 +11,6 @@ from functools import partial
 
 import psycopg2
 
-from smsdaemon.store.embedded_location import locate
-from smsdaemon.store.embedded_processes import processes_in
 from tests.support.backend import Attempt, Backend, Reply, backend
 from tests.support.daemon import (
     QUICK_RETRIES,
@@ -146,11 +144,10 @@ class ExternalPostgresAwayTests(ExternalPostgresCase):
 
     def test_500_while_it_hangs_and_recovery_by_itself(self) -> None:
         self.assertEqual(self.send().status, 200)
-        processes = processes_in(locate(self.server.folder / "state", self.server.folder / "system").data)
-        self.addCleanup(kill, processes, signal.SIGCONT)
-        kill(processes, signal.SIGSTOP)
+        self.addCleanup(self.server.thaw)
+        self.server.freeze()
         self.refused_in_time()
-        kill(processes, signal.SIGCONT)
+        self.server.thaw()
         self.recovers()
 
     def test_outcomes_that_could_not_be_recorded_are_recorded_later(self) -> None:
