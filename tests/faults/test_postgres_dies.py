@@ -26,6 +26,7 @@ from tests.support.postgres import PrivateServer
 from tests.support.processes import ProcessTest, until
 from tests.support.secrets_in_tests import RECEIVER, SENDER, TEXT_MARKER
 from tests.support.sms_peers import Answer, Load
+from tests.support.workers import metric
 
 ANSWER_SECONDS = 5.0
 """Contract 3: so long at most until a 500."""
@@ -199,3 +200,14 @@ class ExternalPostgresRestartedTests(ExternalPostgresCase):
         load.stop()
         self.assertEqual(set(load.answers), {200})
         self.nothing_is_lost(self.running, self.target, load)
+
+    def test_while_it_is_away_gauges_tell_what_waits_in_the_journal(self) -> None:
+        self.server.kill()
+        for count in (1, 2, 3):
+            self.assertEqual(self.send().status, 200)
+            until(partial(self.counted, count), "that the gauge says so")
+        self.server.start()
+        until(partial(self.counted, 0), "that the journal is empty")
+
+    def counted(self, count: int) -> bool:
+        return metric(self.running, "smsdaemon_journal_messages") == count
