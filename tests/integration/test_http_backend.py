@@ -312,6 +312,41 @@ class FailureTests(BackendTest):
             why = await self.why_not(f"http://127.0.0.1:{Script(break_off).listen(self)}/")
             self.assertEqual(why, "the connection was closed before the answer was complete")
 
+    async def test_an_answer_without_a_length_that_is_reset_is_no_answer(self) -> None:
+        authority = Authority()
+        backend = self.make_backend(trust_root=authority.trust_root())
+        for certificate in (None, authority.server(["localhost"])):
+            for head in (b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n"):
+
+                def reset(peer: ScriptedPeer, _: int, head: bytes = head) -> None:
+                    peer.send(head + b'{"route": {"acd_gr')
+                    reactor.callLater(0.05, peer.transport.abortConnection)
+
+                options = None if certificate is None else certificate.options()
+                port = Script(reset).listen(self, options)
+                url = f"http{'s' if certificate else ''}://localhost:{port}/"
+                why = await self.why_not(url, backend)
+                self.assertEqual(why, "the connection was closed before the answer was complete")
+
+    async def test_over_tls_the_goodbye_ends_an_answer_without_a_length_and_nothing_else_does(self) -> None:
+        authority = Authority()
+        backend = self.make_backend(trust_root=authority.trust_root())
+        options = authority.server(["localhost"]).options()
+
+        def in_order(peer: ScriptedPeer, _: int) -> None:
+            peer.send(b"HTTP/1.1 200 OK\r\n\r\nall there is")
+            peer.close()
+
+        def cut(peer: ScriptedPeer, _: int) -> None:
+            peer.send(b"HTTP/1.1 200 OK\r\n\r\nall there")
+            reactor.callLater(0.05, peer.transport.transport.loseConnection)  # of TCP, below TLS
+
+        port = Script(in_order).listen(self, options)
+        answer = await self.deliver(f"https://localhost:{port}/", backend)
+        self.assertEqual(answer.body, b"all there is")
+        why = await self.why_not(f"https://localhost:{Script(cut).listen(self, options)}/", backend)
+        self.assertEqual(why, "the connection was closed before the answer was complete")
+
     async def test_what_is_not_http_is_named_and_not_repeated_in_the_reason(self) -> None:
         for said in (
             b"SSH-2.0-OpenSSH_9.2\r\n",
