@@ -13,16 +13,16 @@ from weakref import WeakSet
 from attrs import frozen
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import platformTrust
 from twisted.python.failure import Failure
 from twisted.web.client import BrowserLikePolicyForHTTPS
 
 from smsdaemon import __version__
-from smsdaemon.backends.addresses import GuardedReactor, Reactor
+from smsdaemon.backends.addresses import NamedEndpoint, Reactor
 from smsdaemon.backends.connections import Connections
+from smsdaemon.backends.names import LookUp, Names, system_look_up
 from smsdaemon.backends.payload import body
 from smsdaemon.backends.reasons import reason
 from smsdaemon.backends.wire import Connection, ConnectionFactory, GoneBeforeAnswer
@@ -84,9 +84,10 @@ class HttpBackend:
         timeout: float,
         connections_per_host: int,
         trust_root: object | None = None,
+        look_up: LookUp = system_look_up,
     ) -> None:
         self._reactor = reactor
-        self._guarded = GuardedReactor(reactor)
+        self._names = Names(reactor=reactor, look_up=look_up, patience=timeout)
         self._now = now
         self._timeout = timeout
         self._keep = connections_per_host
@@ -120,6 +121,7 @@ class HttpBackend:
         for attempt in self._deadlines.all():
             attempt.stop(TargetUnreachable("this process stopped before the answer came"))
         self._deadlines.close()
+        self._names.close()
         closed = DeferredList([connections.close() for connections in tuple(self._connections)])
         return closed.addCallback(lambda _: None)
 
@@ -166,7 +168,9 @@ class HttpBackend:
         )
 
     def _endpoint(self, scheme: str, host: str, port: int) -> IStreamClientEndpoint:
-        endpoint = HostnameEndpoint(self._guarded, host, port, timeout=self._timeout)
+        endpoint = NamedEndpoint(
+            reactor=self._reactor, names=self._names, host=host, port=port, timeout=self._timeout
+        )
         if scheme == "http":
             return endpoint
         creator = self._policy.creatorForNetloc(host.encode("ascii"), port)
@@ -243,7 +247,7 @@ class _Attempt:
     def _failed(self, failure: Failure) -> None:
         """In our terms, or, for a bug of ours, as it is."""
         error: Any = failure.value
-        if self._stopped_by is not None and isinstance(error, CancelledError | ConnectingCancelledError):
+        if self._stopped_by is not None:  # whatever became of the cancellation on its way
             self.done.errback(self._stopped_by)
             return
         text = reason(error)
