@@ -17,7 +17,6 @@ from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import platformTrust
 from twisted.python.failure import Failure
-from twisted.web.client import BrowserLikePolicyForHTTPS
 
 from smsdaemon import __version__
 from smsdaemon.backends.addresses import NamedEndpoint, Reactor
@@ -25,8 +24,10 @@ from smsdaemon.backends.connections import Connections
 from smsdaemon.backends.names import LookUp, Names, system_look_up
 from smsdaemon.backends.payload import body
 from smsdaemon.backends.reasons import reason
+from smsdaemon.backends.tls import creator
 from smsdaemon.backends.wire import Connection, ConnectionFactory, GoneBeforeAnswer
 from smsdaemon.deadlines import Deadlines
+from smsdaemon.domain.hosts import is_host
 from smsdaemon.domain.model import Answer, Client, Delivery, Target
 from smsdaemon.errors import LeaseLost, TargetUnreachable
 from smsdaemon.ports import UtcClock
@@ -91,7 +92,7 @@ class HttpBackend:
         self._now = now
         self._timeout = timeout
         self._keep = connections_per_host
-        self._policy = BrowserLikePolicyForHTTPS(platformTrust() if trust_root is None else trust_root)
+        self._trust_root = platformTrust() if trust_root is None else trust_root
         self._destination = lru_cache(_CACHED_DESTINATIONS)(self._make_destination)
         # Of its own: a TLS context costs milliseconds, and several targets may share a host.
         self._host = lru_cache(_CACHED_DESTINATIONS)(self._make_host)
@@ -141,6 +142,12 @@ class HttpBackend:
         except (ValueError, KeyError) as error:
             raise TargetUnreachable("its URL cannot be used") from error
         try:
+            if not is_host(host):  # of a directory that was applied before they were refused
+                raise ValueError("no resolver takes it")
+            called = self._host(parts.scheme, host, port)
+        except ValueError as error:
+            raise TargetUnreachable("its host name cannot be used") from error
+        try:
             key: bytes = Webhook(secret)._whsecret
         except (ValueError, EmptyWebhookSecretError) as error:
             raise TargetUnreachable("its secret cannot be used") from error
@@ -155,7 +162,7 @@ class HttpBackend:
             credentials = unquote_to_bytes(parts.netloc.rpartition("@")[0])
             lines.append("Authorization: Basic " + b64encode(credentials).decode())
         head = "".join(f"{line}\r\n" for line in lines).encode("ascii")
-        return _Destination(host=self._host(parts.scheme, host, port), head=head, key=key)
+        return _Destination(host=called, head=head, key=key)
 
     def _make_host(self, scheme: str, host: str, port: int) -> _Host:
         connections = Connections(keep=self._keep, clock=self._reactor)
@@ -173,8 +180,7 @@ class HttpBackend:
         )
         if scheme == "http":
             return endpoint
-        creator = self._policy.creatorForNetloc(host.encode("ascii"), port)
-        wrapped: IStreamClientEndpoint = wrapClientTLS(creator, endpoint)
+        wrapped: IStreamClientEndpoint = wrapClientTLS(creator(host, self._trust_root), endpoint)
         return wrapped
 
 

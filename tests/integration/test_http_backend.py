@@ -575,6 +575,28 @@ class NameTests(BackendTest):
         self.go_on.set()
         self.assertEqual((await second).status, 200)
 
+    async def test_names_that_containers_have_are_called_over_tls_too(self) -> None:
+        authority = Authority()
+        backend = self.make_backend(look_up=self.look_up, trust_root=authority.trust_root())
+        for name in ("acd_backend", "_sms._tcp.example.test", "r3---sn.example.test"):
+            plain = answering(200)
+            await self.deliver(f"http://{name}:{plain.listen(self)}/", backend)
+            self.assertIn(name, plain.received[0].headers["host"])
+            own, others = authority.server([name]), authority.server(["acd.backend"])
+            port = answering(200).listen(self, own.options())
+            self.assertEqual((await self.deliver(f"https://{name}:{port}/", backend)).status, 200)
+            port = answering(200).listen(self, others.options())
+            why = await self.why_not(f"https://{name}:{port}/", backend)
+            self.assertEqual(why, "TLS: the certificate does not match the host name")
+
+    async def test_a_host_name_that_cannot_be_one_fails_the_attempt(self) -> None:
+        for host in ("a..b", "a" * 64, "-a", "a b"):
+            for scheme in ("http", "https"):
+                why = await self.why_not(f"{scheme}://{host}:8080/")
+                self.assertEqual(why, "its host name cannot be used", host)
+        # 127.0.0.1 for resolvers; but no certificate can be of it.
+        self.assertEqual(await self.why_not("https://2130706433/"), "its host name cannot be used")
+
     async def test_a_name_without_an_address_does_not_resolve(self) -> None:
         backend = self.make_backend(look_up=lambda _: [])
         self.assertEqual(await self.why_not("http://nowhere.test/", backend), "the name does not resolve")
