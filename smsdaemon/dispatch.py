@@ -37,6 +37,8 @@ from smsdaemon.told import Told
 from smsdaemon.turns import AT_ONCE, Turns
 
 SETTLE_AGAIN_SECONDS = 0.5
+RECORDING_SECONDS = 1.0
+"""How long the outcome of what was cut off is waited for."""
 
 _GIVEN_BACK = Postponed(delay_seconds=0, reason="", attempted=False)
 
@@ -94,8 +96,9 @@ class Dispatcher:
         )
         self._runs: set[Run] = set()
         self._unrecorded: set[Run] = set()
-        self._running = False
+        self._running = self._is_cut_off = False
         self._drained: Deferred[None] | None = None
+        self._late: Any = None
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -118,18 +121,27 @@ class Dispatcher:
             self._begin_or_wait(run)  # which gives it back
         drained: Deferred[None] = Deferred()
         self._drained = drained
-        late: Any = self._timer.callLater(seconds, self._cut_off)
+        self._late = self._timer.callLater(seconds, self._cut_off)
 
         def ended(_: None) -> None:
             self._leases.close()
-            if late.active():
-                late.cancel()
+            if self._late.active():
+                self._late.cancel()
 
         drained.addCallback(ended)
         self._check_drained()
         return drained
 
     def _cut_off(self) -> None:
+        """End what waits for a target; what waits for the store has a moment more, and no second try."""
+        self._is_cut_off = True
+        self._late = self._timer.callLater(RECORDING_SECONDS, self._let_go)
+        self._lookout.cut_off()
+        for run in [run for run in self._runs if not run.ended]:
+            run.cancel()
+
+    def _let_go(self) -> None:
+        """Leave what the store said nothing of to its lease."""
         for run in list(self._runs):
             run.cancel()
 
@@ -334,6 +346,9 @@ class Dispatcher:
                 id=run.delivery.id,
                 why=str(failure.value),
             )
+            return None
+        if self._is_cut_off:
+            self._log.warn("delivery {id} was left to its lease", id=run.delivery.id)
             return None
         self._unrecorded.add(run)
         again: Deferred[Delivery | None] = Deferred()

@@ -85,13 +85,15 @@ class DaemonHealth:
 
     # --- for Prometheus -----------------------------------------------------------------------
 
-    async def refresh(self) -> None:
+    def show(self) -> None:
         workers = self._crew.workers()
         journal = _journal(workers)
         if journal is not None:
             self._gauges.journal(pending=journal.pending, aside=journal.aside)
         self._gauges.breakers_open(_breakers(workers))
         self._gauges.drift(Counter((state.provider, state.kind) for state in _drift(workers)))
+
+    async def count(self) -> None:
         queue = await queue_state(self._pool)
         self._gauges.waiting_parts(queue.waiting_parts)
         oldest = queue.oldest_pending

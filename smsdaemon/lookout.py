@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -50,6 +51,7 @@ class Lookout:
         self._running = self._look_again = False
         self.looking = False
         """The store has not answered yet."""
+        self._asked: Deferred[Any] | None = None
         self._alarm: Any = None
         self._users_noted_at = timer.seconds()
 
@@ -63,6 +65,14 @@ class Lookout:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+
+    def cut_off(self) -> None:
+        """Wait for the store no longer: where it is away, it may not answer for ever.
+
+        What it leases all the same, for a question that it had been sent, is left to those leases.
+        """
+        if self._asked is not None:
+            self._asked.cancel()
 
     def look(self) -> None:
         """Ask the store for what is due, soon."""
@@ -78,7 +88,8 @@ class Lookout:
             self._looked(None)
             return
         room, elsewhere = self._room(), self._places.room_elsewhere()
-        d = self._store.claim(limit, room, elsewhere)
+        d: Deferred[Any] = self._store.claim(limit, room, elsewhere)
+        self._asked = d
         d.addCallback(self._claimed, room, elsewhere, limit)
         d.addErrback(self._not_claimed)
         d.addBoth(self._looked)
@@ -112,12 +123,12 @@ class Lookout:
             self._begin(delivery)
 
     def _not_claimed(self, failure: Failure) -> None:
-        failure.trap(StoreUnavailable, StoreRefused)
+        failure.trap(StoreUnavailable, StoreRefused, CancelledError)
         if failure.check(StoreRefused):  # the other says so itself, and the next look is not far
             self._log.error("asking for what is due was refused: {why}", why=str(failure.value))
 
     def _looked(self, result: object) -> None:
-        self.looking = False
+        self.looking, self._asked = False, None
         if isinstance(result, Failure):
             self._log.failure("asking for what is due failed", failure=result)
         if self._look_again and self._running:

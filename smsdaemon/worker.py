@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, ensureDeferred
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -33,6 +34,8 @@ from smsdaemon.worker_state import JournalState, WorkerState
 
 REFUSED_SECONDS = 1.0
 """At the end, for writing down what was refused."""
+_REQUESTS_SECONDS = 1.0
+"""At least, for acceptances under way, whatever attempts have left of shutdown_seconds."""
 _GIVING_BACK_SECONDS = 1.0
 _COUNT_SECONDS = 1.0
 
@@ -208,8 +211,12 @@ class Worker:
         self.wind_down()
         for starting in self._starting:
             starting.cancel()
+        until = self._reactor.seconds() + self._shutdown_seconds
         await parts.dispatcher.stop(self._shutdown_seconds)
-        await parts.requests.drained()
+        left = max(_REQUESTS_SECONDS, until - self._reactor.seconds())
+        # Where PostgreSQL is frozen they would never end; their peers hear 500 in time.
+        with suppress(TimeoutError):
+            await parts.requests.drained().addTimeout(left, self._reactor)
         # What these were still given a lease for goes back: else it would wait for the lease's end.
         await parts.dispatcher.stop(_GIVING_BACK_SECONDS)
         parts.drift_keeper.stop()

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
+from twisted.internet import address
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import (
     IConnector,
     IDelayedCall,
     IHostnameResolver,
+    IHostResolution,
+    IProtocolFactory,
     IReactorPluggableNameResolver,
     IReactorTCP,
-    IReactorTime,
+    IResolutionReceiver,
+    IStreamClientEndpoint,
 )
 from twisted.internet.protocol import ClientFactory
 from zope.interface import implementer
 
+from smsdaemon.backends.names import LookUpReactor, Names
 from smsdaemon.errors import TargetUnreachable
 
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -24,7 +31,7 @@ _IPV4_COMPATIBLE = IPv6Network("::/96")
 _IPV4_LINK_LOCAL = IPv4Network("169.254.0.0/16")
 
 
-class Reactor(IReactorTCP, IReactorTime, IReactorPluggableNameResolver):
+class Reactor(LookUpReactor, IReactorTCP):
     """The parts of a reactor that outgoing connections need."""
 
 
@@ -34,11 +41,11 @@ def is_link_local(host: str) -> bool:
     Also where an IPv4 link-local address is written inside an IPv6 one, since gateways unpack
     these. What is no IP address raises ValueError.
     """
-    address = ip_address(host)
-    if isinstance(address, IPv4Address):
-        return address in _IPV4_LINK_LOCAL
-    embedded = _embedded_ipv4(address)
-    return address.is_link_local or (embedded is not None and embedded in _IPV4_LINK_LOCAL)
+    called = ip_address(host)
+    if isinstance(called, IPv4Address):
+        return called in _IPV4_LINK_LOCAL
+    embedded = _embedded_ipv4(called)
+    return called.is_link_local or (embedded is not None and embedded in _IPV4_LINK_LOCAL)
 
 
 def _embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
@@ -52,23 +59,51 @@ def _embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
     return None
 
 
-@implementer(IReactorPluggableNameResolver)
+@implementer(IStreamClientEndpoint)
+class NamedEndpoint:
+    """Looks a name up, and connects to the first of its addresses that answers."""
+
+    def __init__(self, *, reactor: Reactor, names: Names, host: str, port: int, timeout: float) -> None:
+        self._reactor, self._names = reactor, names
+        self._host, self._port, self._timeout = host, port, timeout
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        return self._names.addresses(self._host).addCallback(self._connect, protocolFactory)
+
+    def _connect(self, addresses: Sequence[str], factory: IProtocolFactory) -> Deferred[Any]:
+        guarded = GuardedReactor(self._reactor, addresses)
+        # It is here to try one address after the other. The name is not told to it: it refuses some that
+        # resolve, such as those with an underscore.
+        endpoint = HostnameEndpoint(guarded, "::", self._port, timeout=self._timeout)
+        return endpoint.connect(factory)
+
+
+@implementer(IReactorPluggableNameResolver, IHostnameResolver)
 class GuardedReactor:
     """As much of a reactor as ``HostnameEndpoint`` uses; it connects to no link-local address.
 
-    The endpoint resolves names before it connects, so that ``connectTCP`` sees the address that
-    is really called: literals, DNS names and names that change between two look-ups alike.
+    ``connectTCP`` sees the address that is really called: literals, DNS names and names that change
+    between two look-ups alike.
     """
 
-    def __init__(self, reactor: Reactor) -> None:
-        self._reactor = reactor
-
-    @property
-    def nameResolver(self) -> IHostnameResolver:
-        return self._reactor.nameResolver
+    def __init__(self, reactor: Reactor, addresses: Sequence[str]) -> None:
+        """``addresses``: of whatever name it is asked for."""
+        self._reactor, self._addresses = reactor, addresses
+        self.nameResolver = self
 
     def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        return self._reactor.installNameResolver(resolver)
+        raise NotImplementedError
+
+    def resolveHostName(
+        self, resolutionReceiver: IResolutionReceiver, hostName: str, portNumber: int = 0, *_: Any, **__: Any
+    ) -> IHostResolution:
+        resolution: Any = None  # it cannot be cancelled, as it is over at once
+        resolutionReceiver.resolutionBegan(resolution)
+        for host in self._addresses:
+            kind = address.IPv6Address if ":" in host else address.IPv4Address
+            resolutionReceiver.addressResolved(kind("TCP", host, portNumber))
+        resolutionReceiver.resolutionComplete()
+        return resolution  # type: ignore[no-any-return]
 
     def seconds(self) -> float:
         return self._reactor.seconds()

@@ -13,20 +13,21 @@ from weakref import WeakSet
 from attrs import frozen
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import platformTrust
 from twisted.python.failure import Failure
-from twisted.web.client import BrowserLikePolicyForHTTPS
 
 from smsdaemon import __version__
-from smsdaemon.backends.addresses import GuardedReactor, Reactor
+from smsdaemon.backends.addresses import NamedEndpoint, Reactor
 from smsdaemon.backends.connections import Connections
+from smsdaemon.backends.names import LookUp, Names, system_look_up
 from smsdaemon.backends.payload import body
 from smsdaemon.backends.reasons import reason
+from smsdaemon.backends.tls import creator
 from smsdaemon.backends.wire import Connection, ConnectionFactory, GoneBeforeAnswer
 from smsdaemon.deadlines import Deadlines
+from smsdaemon.domain.hosts import is_host
 from smsdaemon.domain.model import Answer, Client, Delivery, Target
 from smsdaemon.errors import LeaseLost, TargetUnreachable
 from smsdaemon.ports import UtcClock
@@ -84,13 +85,14 @@ class HttpBackend:
         timeout: float,
         connections_per_host: int,
         trust_root: object | None = None,
+        look_up: LookUp = system_look_up,
     ) -> None:
         self._reactor = reactor
-        self._guarded = GuardedReactor(reactor)
+        self._names = Names(reactor=reactor, look_up=look_up, patience=timeout)
         self._now = now
         self._timeout = timeout
         self._keep = connections_per_host
-        self._policy = BrowserLikePolicyForHTTPS(platformTrust() if trust_root is None else trust_root)
+        self._trust_root = platformTrust() if trust_root is None else trust_root
         self._destination = lru_cache(_CACHED_DESTINATIONS)(self._make_destination)
         # Of its own: a TLS context costs milliseconds, and several targets may share a host.
         self._host = lru_cache(_CACHED_DESTINATIONS)(self._make_host)
@@ -120,6 +122,7 @@ class HttpBackend:
         for attempt in self._deadlines.all():
             attempt.stop(TargetUnreachable("this process stopped before the answer came"))
         self._deadlines.close()
+        self._names.close()
         closed = DeferredList([connections.close() for connections in tuple(self._connections)])
         return closed.addCallback(lambda _: None)
 
@@ -139,6 +142,12 @@ class HttpBackend:
         except (ValueError, KeyError) as error:
             raise TargetUnreachable("its URL cannot be used") from error
         try:
+            if not is_host(host):  # of a directory that was applied before they were refused
+                raise ValueError("no resolver takes it")
+            called = self._host(parts.scheme, host, port)
+        except ValueError as error:
+            raise TargetUnreachable("its host name cannot be used") from error
+        try:
             key: bytes = Webhook(secret)._whsecret
         except (ValueError, EmptyWebhookSecretError) as error:
             raise TargetUnreachable("its secret cannot be used") from error
@@ -153,7 +162,7 @@ class HttpBackend:
             credentials = unquote_to_bytes(parts.netloc.rpartition("@")[0])
             lines.append("Authorization: Basic " + b64encode(credentials).decode())
         head = "".join(f"{line}\r\n" for line in lines).encode("ascii")
-        return _Destination(host=self._host(parts.scheme, host, port), head=head, key=key)
+        return _Destination(host=called, head=head, key=key)
 
     def _make_host(self, scheme: str, host: str, port: int) -> _Host:
         connections = Connections(keep=self._keep, clock=self._reactor)
@@ -166,11 +175,12 @@ class HttpBackend:
         )
 
     def _endpoint(self, scheme: str, host: str, port: int) -> IStreamClientEndpoint:
-        endpoint = HostnameEndpoint(self._guarded, host, port, timeout=self._timeout)
+        endpoint = NamedEndpoint(
+            reactor=self._reactor, names=self._names, host=host, port=port, timeout=self._timeout
+        )
         if scheme == "http":
             return endpoint
-        creator = self._policy.creatorForNetloc(host.encode("ascii"), port)
-        wrapped: IStreamClientEndpoint = wrapClientTLS(creator, endpoint)
+        wrapped: IStreamClientEndpoint = wrapClientTLS(creator(host, self._trust_root), endpoint)
         return wrapped
 
 
@@ -243,7 +253,7 @@ class _Attempt:
     def _failed(self, failure: Failure) -> None:
         """In our terms, or, for a bug of ours, as it is."""
         error: Any = failure.value
-        if self._stopped_by is not None and isinstance(error, CancelledError | ConnectingCancelledError):
+        if self._stopped_by is not None:  # whatever became of the cancellation on its way
             self.done.errback(self._stopped_by)
             return
         text = reason(error)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from twisted.internet import protocol
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHandshakeListener
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
@@ -161,7 +162,11 @@ class Connection(protocol.Protocol):
             self._secured.errback(reason)
         if self._exchange is None:
             return
-        if self._in_body and not self._has_length:  # this is how such an answer ends
+        # This is how an answer without a length ends, if its peer closed in order: what a reset has cut off
+        # may have been a route. Over TLS "in order" takes the peer's goodbye (close_notify), without which
+        # Twisted says ConnectionLost. Then anybody on the way may have cut it, so RFC 9112 (8, 9.8) calls it
+        # incomplete. That costs an attempt that its webhook-id tells from another; a lost route, the SMS.
+        if self._in_body and not self._has_length and reason.check(ConnectionDone):
             self._answered()
         elif self._begun:
             self._end().errback(reason)

@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from socket import inet_aton
 from urllib.parse import urlsplit
 
+from smsdaemon.domain.hosts import HOST_RULE, is_host
 from smsdaemon.domain.model import SenderFormat
 
 MAX_NAME = 255
@@ -181,6 +182,8 @@ def url(value: object, schemes: Collection[str]) -> str:
         raise ValueError("must not contain a user or password")
     if parts.scheme in ("http", "https") and (not host or port == 0):
         raise ValueError("must name a host, and a port above 0 where it names one")
+    if parts.scheme in ("http", "https") and host and not is_host(host):
+        raise ValueError(f"must name a host that can be called: {HOST_RULE}")
     if host and _link_local(host):
         raise ValueError("must not be a link-local address")
     return parts.scheme + text[len(parts.scheme) :]

@@ -19,6 +19,10 @@ from twisted.python.failure import Failure
 from smsdaemon.errors import StoreUnavailable
 from smsdaemon.store.driver import Connection, Lifeline, Rows, complete_dsn, fetch, translate
 
+CLOSING_SECONDS = 1.0
+"""How long what runs may still take when the pool closes. A PostgreSQL that is frozen answers nothing, and
+nobody else ends what waits for it: the server's own time-outs are as frozen as the server."""
+
 T = TypeVar("T")
 Run = Callable[..., Awaitable[Rows]]
 
@@ -40,7 +44,10 @@ class Pool:
         self._idle: deque[Connection] = deque()
         self._waiting: deque[Deferred[Connection]] = deque()
         self._lent: set[Connection] = set()
+        self._reactor = reactor
         self._drained: Deferred[None] | None = None
+        self._closed = False
+        self._late: Any = None
         self._last_trouble = ""
 
     @property
@@ -54,12 +61,17 @@ class Pool:
             line.start()
 
     def close(self) -> Deferred[None]:
-        """Close when what runs has ended; whoever waits for a connection fails."""
-        self._drained = Deferred()
-        waiting, self._waiting = self._waiting, deque()
-        for d in waiting:
-            d.errback(StoreUnavailable("the pool is closed"))
-        self._close_if_drained()
+        """Close when what runs has ended, or soon; whoever waits for a connection fails.
+
+        What still runs after CLOSING_SECONDS fails too; whether it is carried out nobody knows.
+        """
+        if self._drained is None:
+            self._drained = Deferred()
+            self._late = self._reactor.callLater(CLOSING_SECONDS, self._close_lines)
+            waiting, self._waiting = self._waiting, deque()
+            for d in waiting:
+                d.errback(StoreUnavailable("the pool is closed"))
+            self._close_if_drained()
         return self._drained
 
     def query(self, sql: str, params: object = None) -> Deferred[Rows]:
@@ -131,10 +143,19 @@ class Pool:
             self._last_trouble = why
 
     def _close_if_drained(self) -> None:
-        if self._drained is not None and not self._lent and not self._drained.called:
-            for line in self._lifelines:
-                line.close()
-            self._drained.callback(None)
+        if not self._lent:
+            self._close_lines()
+
+    def _close_lines(self) -> None:
+        if self._closed:  # what runs is given back while its line is closed
+            return
+        self._closed = True
+        if self._late.active():
+            self._late.cancel()
+        for line in self._lifelines:
+            line.close()
+        assert self._drained is not None, "only close() leads here"
+        self._drained.callback(None)
 
 
 def interaction_of(steps: Callable[[Run], Coroutine[Any, Any, T]]) -> Callable[[Any], Deferred[T]]:

@@ -24,7 +24,7 @@ from smsdaemon.errors import SmsDaemonError
 from smsdaemon.metrics import CONTENT_TYPE, Gauges
 
 REFRESH_SECONDS = 2.0
-"""How long a scrape waits for fresh gauges; then it gets those of before."""
+"""How long a scrape waits until the queue is counted; then it gets those gauges as they were."""
 
 _WILDCARDS = frozenset({"", "0.0.0.0", "::"})
 _READ_METHODS = ("GET", "HEAD")
@@ -50,8 +50,12 @@ class Health(Protocol):
         """By part; SMS may be accepted although one of them is not ready."""
         ...
 
-    async def refresh(self) -> None:
-        """Bring the gauges up to date."""
+    def show(self) -> None:
+        """Set the gauges that need no database, as they are now."""
+        ...
+
+    async def count(self) -> None:
+        """Set the others; while PostgreSQL is away that does not end before it is back."""
 
 
 def admin_resource(
@@ -62,7 +66,7 @@ def admin_resource(
     ``hosts`` are the names and addresses under which it may be called, besides the loopback ones; a
     wildcard address among them allows every IP address.
     """
-    pages = _Pages(gauges, _Freshness(health.refresh, timer), health)
+    pages = _Pages(gauges, _Freshness(health.count, timer), health)
     return _HostChecked(pages.app.resource(), hosts)
 
 
@@ -75,6 +79,8 @@ class _Pages:
     @app.route("/metrics", methods=_READ_METHODS)
     async def metrics(self, request: IRequest) -> bytes:
         await self._freshness.wait()
+        # Not with what is waited for: an outage, which these tell of, would freeze them.
+        self._health.show()
         request.setHeader(b"Content-Type", CONTENT_TYPE.encode())
         return self._gauges.exposition()
 
@@ -146,36 +152,36 @@ class _HostChecked(Resource):
 
 
 class _Freshness:
-    """Brings the gauges up to date, once for all who ask meanwhile."""
+    """Has the queue counted, once for all who ask meanwhile."""
 
-    def __init__(self, refresh: Callable[[], Awaitable[None]], timer: IReactorTime) -> None:
-        self._refresh = refresh
+    def __init__(self, count: Callable[[], Awaitable[None]], timer: IReactorTime) -> None:
+        self._count = count
         self._timer = timer
         self._running: Deferred[None] | None = None
         self._log = Logger(namespace="smsdaemon.web.admin")
 
     async def wait(self) -> None:
-        """Come back with fresh gauges, or when that takes too long or fails."""
+        """Come back with a fresh count, or when that takes too long or fails."""
         running = self._running
         if running is None:
             running = self._running = Deferred.fromCoroutine(self._run())
             running.addBoth(self._ended)
         try:
-            # Who asked may hang up or lose patience; the refreshing goes on.
+            # Who asked may hang up or lose patience; the counting goes on.
             await follower(running).addTimeout(REFRESH_SECONDS, self._timer)
         except TimeoutError:
-            self._log.warn("gauges are stale: no answer in {seconds} s", seconds=REFRESH_SECONDS)
+            self._log.warn("gauges of the queue are stale: no answer in {seconds} s", seconds=REFRESH_SECONDS)
 
     async def _run(self) -> None:
         try:
-            await self._refresh()
+            await self._count()
         except SmsDaemonError as error:
-            self._log.warn("gauges are stale: {why}", why=str(error))
+            self._log.warn("gauges of the queue are stale: {why}", why=str(error))
 
     def _ended(self, result: object) -> None:
         self._running = None
         if isinstance(result, Failure):
-            self._log.failure("gauges are stale", failure=result)
+            self._log.failure("gauges of the queue are stale", failure=result)
 
 
 def _json(request: IRequest, document: Mapping[str, object]) -> bytes:

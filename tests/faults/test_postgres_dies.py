@@ -11,8 +11,6 @@ from functools import partial
 
 import psycopg2
 
-from smsdaemon.store.embedded_location import locate
-from smsdaemon.store.embedded_processes import processes_in
 from tests.support.backend import Attempt, Backend, Reply, backend
 from tests.support.daemon import (
     QUICK_RETRIES,
@@ -28,6 +26,7 @@ from tests.support.postgres import PrivateServer
 from tests.support.processes import ProcessTest, until
 from tests.support.secrets_in_tests import RECEIVER, SENDER, TEXT_MARKER
 from tests.support.sms_peers import Answer, Load
+from tests.support.workers import metric
 
 ANSWER_SECONDS = 5.0
 """Contract 3: so long at most until a 500."""
@@ -146,11 +145,10 @@ class ExternalPostgresAwayTests(ExternalPostgresCase):
 
     def test_500_while_it_hangs_and_recovery_by_itself(self) -> None:
         self.assertEqual(self.send().status, 200)
-        processes = processes_in(locate(self.server.folder / "state", self.server.folder / "system").data)
-        self.addCleanup(kill, processes, signal.SIGCONT)
-        kill(processes, signal.SIGSTOP)
+        self.addCleanup(self.server.thaw)
+        self.server.freeze()
         self.refused_in_time()
-        kill(processes, signal.SIGCONT)
+        self.server.thaw()
         self.recovers()
 
     def test_outcomes_that_could_not_be_recorded_are_recorded_later(self) -> None:
@@ -202,3 +200,14 @@ class ExternalPostgresRestartedTests(ExternalPostgresCase):
         load.stop()
         self.assertEqual(set(load.answers), {200})
         self.nothing_is_lost(self.running, self.target, load)
+
+    def test_while_it_is_away_gauges_tell_what_waits_in_the_journal(self) -> None:
+        self.server.kill()
+        for count in (1, 2, 3):
+            self.assertEqual(self.send().status, 200)
+            until(partial(self.counted, count), "that the gauge says so")
+        self.server.start()
+        until(partial(self.counted, 0), "that the journal is empty")
+
+    def counted(self, count: int) -> bool:
+        return metric(self.running, "smsdaemon_journal_messages") == count

@@ -34,6 +34,7 @@ class AdminTests(ReactorTest):
         self.refreshes: list[Deferred[None]] = []
         self.clock = Clock()
         self.refresh_at_once = True
+        self.journaled = 0
         self.port = self.serve(hosts=["sms.example.com", "192.0.2.1"])
 
     def serve(self, hosts: list[str]) -> int:
@@ -48,7 +49,10 @@ class AdminTests(ReactorTest):
     def conditions(self) -> dict[str, Condition]:
         return self.parts
 
-    async def refresh(self) -> None:
+    def show(self) -> None:
+        self.gauges.journal(pending=self.journaled, aside=0)
+
+    async def count(self) -> None:
         counted: Deferred[None] = Deferred()
         self.refreshes.append(counted)
         if self.refresh_at_once:
@@ -118,10 +122,10 @@ class AdminTests(ReactorTest):
             self.assertEqual(status, 200)
             self.assertIn(b'state="pending"} 1.0', body)
 
-    async def test_a_refresh_that_hangs_leaves_the_old_values_and_is_waited_for_in_vain_once(self) -> None:
+    async def test_a_count_that_hangs_freezes_only_what_it_sets_and_is_waited_for_in_vain_once(self) -> None:
         await self.ask("/metrics")
         self.refresh_at_once = False
-        for _ in range(2):
+        for self.journaled in (7, 8):
             scrape = Deferred.fromCoroutine(self.ask("/metrics"))
             while not self.clock.getDelayedCalls():
                 await pause()
@@ -129,6 +133,7 @@ class AdminTests(ReactorTest):
             status, _, body = await scrape
             self.assertEqual(status, 200)
             self.assertIn(b'state="pending"} 1.0', body)
+            self.assertIn(b"smsdaemon_journal_messages %d.0" % self.journaled, body)
         self.assertEqual(len(self.refreshes), 2, "a second one was begun beside the first")
         self.refreshes[-1].callback(None)
         self.refresh_at_once = True

@@ -13,18 +13,16 @@ from typing import Any
 from OpenSSL import crypto
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from twisted.internet import reactor as _reactor
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.internet.interfaces import IReactorPluggableNameResolver
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions, PrivateCertificate, TLSVersion
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
-from zope.interface import implementer
 
 from smsdaemon import __version__
 from smsdaemon.backends.addresses import is_link_local
 from smsdaemon.backends.http import HttpBackend
+from smsdaemon.backends.names import IN_ONE_ZONE
 from smsdaemon.backends.payload import body
 from smsdaemon.backends.wire import MAX_ANSWER_BYTES
 from smsdaemon.domain.model import Answer
@@ -312,6 +310,41 @@ class FailureTests(BackendTest):
             why = await self.why_not(f"http://127.0.0.1:{Script(break_off).listen(self)}/")
             self.assertEqual(why, "the connection was closed before the answer was complete")
 
+    async def test_an_answer_without_a_length_that_is_reset_is_no_answer(self) -> None:
+        authority = Authority()
+        backend = self.make_backend(trust_root=authority.trust_root())
+        for certificate in (None, authority.server(["localhost"])):
+            for head in (b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n"):
+
+                def reset(peer: ScriptedPeer, _: int, head: bytes = head) -> None:
+                    peer.send(head + b'{"route": {"acd_gr')
+                    reactor.callLater(0.05, peer.transport.abortConnection)
+
+                options = None if certificate is None else certificate.options()
+                port = Script(reset).listen(self, options)
+                url = f"http{'s' if certificate else ''}://localhost:{port}/"
+                why = await self.why_not(url, backend)
+                self.assertEqual(why, "the connection was closed before the answer was complete")
+
+    async def test_over_tls_the_goodbye_ends_an_answer_without_a_length_and_nothing_else_does(self) -> None:
+        authority = Authority()
+        backend = self.make_backend(trust_root=authority.trust_root())
+        options = authority.server(["localhost"]).options()
+
+        def in_order(peer: ScriptedPeer, _: int) -> None:
+            peer.send(b"HTTP/1.1 200 OK\r\n\r\nall there is")
+            peer.close()
+
+        def cut(peer: ScriptedPeer, _: int) -> None:
+            peer.send(b"HTTP/1.1 200 OK\r\n\r\nall there")
+            reactor.callLater(0.05, peer.transport.transport.loseConnection)  # of TCP, below TLS
+
+        port = Script(in_order).listen(self, options)
+        answer = await self.deliver(f"https://localhost:{port}/", backend)
+        self.assertEqual(answer.body, b"all there is")
+        why = await self.why_not(f"https://localhost:{Script(cut).listen(self, options)}/", backend)
+        self.assertEqual(why, "the connection was closed before the answer was complete")
+
     async def test_what_is_not_http_is_named_and_not_repeated_in_the_reason(self) -> None:
         for said in (
             b"SSH-2.0-OpenSSH_9.2\r\n",
@@ -436,26 +469,14 @@ class TlsTests(BackendTest):
         self.assertIn("TLS: ", await self.why_not(f"https://127.0.0.1:{port}/"))
 
 
-@implementer(IReactorPluggableNameResolver)
-class NamingReactor:
-    """The real reactor with names of its own; notes what it connects to."""
+class NotingReactor:
+    """The real reactor; notes what it connects to."""
 
-    def __init__(self, names: dict[str, list[str]]) -> None:
-        self._names = names
+    def __init__(self) -> None:
         self.called: list[str] = []
-        self.nameResolver = self
 
     def __getattr__(self, name: str) -> Any:
         return getattr(reactor, name)
-
-    def installNameResolver(self, resolver: Any) -> Any:
-        raise NotImplementedError
-
-    def resolveHostName(self, receiver: Any, hostName: str, portNumber: int = 0, **_: Any) -> Any:
-        receiver.resolutionBegan(None)
-        for host in self._names.get(hostName, []):
-            receiver.addressResolved(IPv4Address("TCP", host, portNumber))
-        receiver.resolutionComplete()
 
     def connectTCP(self, host: str, *args: Any, **kwargs: Any) -> Any:
         self.called.append(host)
@@ -478,24 +499,106 @@ class LinkLocalTests(BackendTest):
 
     async def test_a_name_is_refused_by_what_it_resolves_to_at_the_time(self) -> None:
         names = {"rebind.test": ["127.0.0.1"]}
-        names_reactor = NamingReactor(names)
-        backend = self.make_backend(reactor=names_reactor)
+        noting = NotingReactor()
+        backend = self.make_backend(reactor=noting, look_up=names.__getitem__)
         # Closes its connections, so that the next attempt looks the name up again.
         port = answering(200, Connection="close").listen(self)
         await self.deliver(f"http://rebind.test:{port}/", backend)
         names["rebind.test"] = ["169.254.169.254"]
         self.assertIn("link-local", await self.why_not(f"http://rebind.test:{port}/", backend))
-        self.assertEqual(names_reactor.called, ["127.0.0.1"])
+        self.assertEqual(noting.called, ["127.0.0.1"])
 
     async def test_another_address_of_the_same_name_is_still_called(self) -> None:
-        names_reactor = NamingReactor({"both.test": ["169.254.1.1", "127.0.0.1"]})
-        backend = self.make_backend(reactor=names_reactor)
+        noting = NotingReactor()
+        backend = self.make_backend(reactor=noting, look_up=lambda _: ["169.254.1.1", "127.0.0.1"])
         answer = await self.deliver(f"http://both.test:{answering(200).listen(self)}/", backend)
         self.assertEqual(answer.status, 200)
-        self.assertEqual(names_reactor.called, ["127.0.0.1"])
+        self.assertEqual(noting.called, ["127.0.0.1"])
+
+
+class NameTests(BackendTest):
+    def setUp(self) -> None:
+        self.hanging: list[str] = []
+        self.go_on = threading.Event()
+        self.addCleanup(self.go_on.set)
+        self.backend = self.make_backend(look_up=self.look_up)
+
+    def look_up(self, host: str) -> list[str]:
+        """Names of .dead.test hang until go_on; called in threads."""
+        if host.endswith(".dead.test"):
+            self.hanging.append(host)
+            self.go_on.wait()
+        return ["127.0.0.1"]
+
+    async def test_hundreds_of_targets_whose_name_server_is_silent_slow_no_other_target(self) -> None:
+        port = answering(200).listen(self)
+        attempts = [self.deliver(f"http://{n}.dead.test:{port}/") for n in range(200)]
+        attempts += [self.deliver(f"http://one.dead.test:{port}/") for _ in range(200)]
+        for n in range(3):
+            answer = await self.deliver(f"http://{n}.alive.test:{port}/")
+            self.assertEqual(answer.status, 200)
+        self.assertEqual(len(self.hanging), IN_ONE_ZONE)
+        self.go_on.set()
+        self.assertEqual({answer.status for answer in await gatherResults(attempts)}, {200})
+        self.assertEqual(self.hanging.count("one.dead.test"), 1)
+
+    async def test_an_attempt_at_a_name_that_hangs_times_out_and_later_ones_fail_at_once(self) -> None:
+        port = answering(200).listen(self)
+        backend = self.make_backend(look_up=self.look_up, timeout=0.3)
+        url = f"http://one.dead.test:{port}/"
+        self.assertEqual(await self.why_not(url, backend), "timed out after 0.3 s")
+        while (why := await self.why_not(url, backend)) == "timed out after 0.3 s":
+            continue
+        self.assertEqual(why, "the look-up of its name hangs")
+        self.failureResultOf(self.deliver(url, backend), TargetUnreachable)
+        self.assertEqual(self.hanging, ["one.dead.test"])
+        self.go_on.set()
+        while (await self.deliver(url, backend).addErrback(lambda _: None)) is None:
+            await pause()
+
+    async def test_what_nobody_waits_for_any_more_is_not_looked_up(self) -> None:
+        port = answering(200).listen(self)
+        backend = self.make_backend(look_up=self.look_up, timeout=0.3)
+        attempts = [self.why_not(f"http://{n}.dead.test:{port}/", backend) for n in range(20)]
+        reasons = await gatherResults([Deferred.fromCoroutine(attempt) for attempt in attempts])
+        self.assertEqual(set(reasons), {"timed out after 0.3 s"})
+        self.go_on.set()
+        while (await self.deliver(f"http://0.dead.test:{port}/", backend).addErrback(lambda _: None)) is None:
+            await pause()
+        self.assertEqual(len(set(self.hanging)), IN_ONE_ZONE)
+
+    async def test_an_attempt_that_is_cancelled_leaves_the_look_up_to_the_others(self) -> None:
+        port = answering(200).listen(self)
+        first, second = [self.deliver(f"http://one.dead.test:{port}/") for _ in range(2)]
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.go_on.set()
+        self.assertEqual((await second).status, 200)
+
+    async def test_names_that_containers_have_are_called_over_tls_too(self) -> None:
+        authority = Authority()
+        backend = self.make_backend(look_up=self.look_up, trust_root=authority.trust_root())
+        for name in ("acd_backend", "_sms._tcp.example.test", "r3---sn.example.test"):
+            plain = answering(200)
+            await self.deliver(f"http://{name}:{plain.listen(self)}/", backend)
+            self.assertIn(name, plain.received[0].headers["host"])
+            own, others = authority.server([name]), authority.server(["acd.backend"])
+            port = answering(200).listen(self, own.options())
+            self.assertEqual((await self.deliver(f"https://{name}:{port}/", backend)).status, 200)
+            port = answering(200).listen(self, others.options())
+            why = await self.why_not(f"https://{name}:{port}/", backend)
+            self.assertEqual(why, "TLS: the certificate does not match the host name")
+
+    async def test_a_host_name_that_cannot_be_one_fails_the_attempt(self) -> None:
+        for host in ("a..b", "a" * 64, "-a", "a b"):
+            for scheme in ("http", "https"):
+                why = await self.why_not(f"{scheme}://{host}:8080/")
+                self.assertEqual(why, "its host name cannot be used", host)
+        # 127.0.0.1 for resolvers; but no certificate can be of it.
+        self.assertEqual(await self.why_not("https://2130706433/"), "its host name cannot be used")
 
     async def test_a_name_without_an_address_does_not_resolve(self) -> None:
-        backend = self.make_backend(reactor=NamingReactor({}))
+        backend = self.make_backend(look_up=lambda _: [])
         self.assertEqual(await self.why_not("http://nowhere.test/", backend), "the name does not resolve")
 
 

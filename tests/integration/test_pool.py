@@ -190,6 +190,41 @@ class HealingTests(PoolTest):
         await self.assertFailure(waiting, StoreUnavailable)
 
 
+class FrozenServerTests(PoolTest):
+    async def freeze(self) -> None:
+        self.server = PrivateServer(self)
+        self.server.start()
+        self.pool = self.make_pool(self.server.dsn)
+        await self.until_alive(self.pool, 3)
+        self.addCleanup(self.server.thaw)
+        self.server.freeze()
+
+    async def test_closing_waits_a_moment_for_what_runs_and_then_no_more(self) -> None:
+        await self.freeze()
+
+        async def in_steps(run: Run) -> None:
+            await run("SELECT 1")
+
+        running: list[Deferred[Any]] = [self.pool.query("SELECT 1"), self.pool.query("SELECT 2")]
+        running.append(self.pool.transaction(in_steps))
+        waiting = self.pool.query("SELECT 3")
+        closed = self.pool.close()
+        await self.assertFailure(waiting, StoreUnavailable)
+        self.assertFalse(closed.called)
+        await closed
+        for d in running:
+            await self.assertFailure(d, StoreUnavailable)
+        self.assertEqual(self.pool.alive, 0)
+
+    async def test_what_ends_in_time_is_answered(self) -> None:
+        await self.freeze()
+        running = self.pool.query("SELECT 1")
+        closed = self.pool.close()
+        self.server.thaw()
+        self.assertEqual(await running, [(1,)])
+        await closed
+
+
 class DescriptorTests(PoolTest):
     async def test_whoever_gets_the_number_of_a_socket_that_libpq_closed_is_watched(self) -> None:
         pool = self.make_pool(await fresh_database(self), size=1)

@@ -135,12 +135,22 @@ class PlainServer:
     def kill(self) -> None:
         """kill -9 of the server with all its processes, as when the machine fails."""
         data = self._prepared().location.data
-        for pid in processes_in(data):
-            with contextlib.suppress(ProcessLookupError):  # gone with the one before
-                os.kill(pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
         end_processes_in(data)
+
+    def freeze(self) -> None:
+        """Stop it where it stands, until thaw(): what is connected stays so, and nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in processes_in(self._prepared().location.data):
+            with contextlib.suppress(ProcessLookupError):  # gone with the one before
+                os.kill(pid, number)
 
     def stop(self) -> None:
         """Stop it cleanly, with whatever is connected; does nothing where it does not run."""

@@ -144,6 +144,9 @@ class FileTests(UnitTest):
             "https://[2001:db8::1]:8443/x",
             "log:",
             "log://demo",
+            "http://acd_backend:8080/",
+            "https://_sms._tcp.a.example./",
+            "http://" + "a" * 63 + ".example/",
         ):
             (entry,) = read(self.group(f'url = "{url}"')).targets
             self.assertEqual(entry.url, url)
@@ -168,6 +171,23 @@ class FileTests(UnitTest):
             problem = self.only_problem(self.group(f'url = "{url}"'))
             self.assertIn("url ", problem)
             self.assertNotIn("hunter2", problem)
+
+    def test_hosts_that_no_resolver_takes_are_refused(self) -> None:
+        for host in (
+            "a..b",
+            ".example",
+            ".",
+            "-a.example",
+            "a-.example",
+            "a" * 64 + ".example",
+            ".".join(["a" * 63] * 4),
+            "a%20b",
+            "a!b",
+        ):
+            for scheme in ("http", "https"):
+                problem = self.only_problem(self.group(f'url = "{scheme}://{host}:8080/hunter2"'))
+                self.assertIn("url must name a host that can be called", problem, host)
+                self.assertNotIn("hunter2", problem)
 
     def test_link_local_addresses_are_refused_in_every_spelling(self) -> None:
         for host in (

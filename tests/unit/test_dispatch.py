@@ -11,7 +11,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from smsdaemon.dispatch import Dispatcher, Terms
+from smsdaemon.dispatch import RECORDING_SECONDS, SETTLE_AGAIN_SECONDS, Dispatcher, Terms
 from smsdaemon.domain.backoff import RetryPolicy
 from smsdaemon.domain.model import (
     Answer,
@@ -27,6 +27,7 @@ from smsdaemon.domain.model import (
     Target,
 )
 from smsdaemon.errors import LeaseLost, StoreUnavailable, TargetUnreachable
+from smsdaemon.lookout import SWEEP_SECONDS
 from tests.support.cases import UnitTest
 from tests.support.deliveries import delivery, sms, target
 
@@ -49,6 +50,8 @@ class ScriptedStore:
         self.down = self.silent = False
         self.settling: Deferred[None] | None = None
         """Until it fires, outcomes are on their way."""
+        self.claiming: Deferred[Sequence[Delivery]] | None = None
+        """What a claim waits for, as it does for a connection while PostgreSQL is away."""
 
     def settle(
         self, settled: Delivery, outcome: Outcome, attempt: Attempt | None
@@ -86,6 +89,8 @@ class ScriptedStore:
         self.asked.append((limit, dict(room), elsewhere))
         if self.down:
             return fail(StoreUnavailable("down"))
+        if self.claiming is not None:
+            return self.claiming
         claimed, self.due = self.due[:limit], self.due[limit:]
         return succeed(claimed)
 
@@ -564,6 +569,59 @@ class StopTests(DispatcherTest):
         self.clock.advance(20)
         self.successResultOf(stopped)
         self.assertIsInstance(self.store.outcomes[0][1], Postponed)
+
+    def test_a_claim_that_is_not_answered_is_not_waited_for_any_longer_than_attempts(self) -> None:
+        self.store.claiming = Deferred()
+        self.clock.advance(SWEEP_SECONDS)
+        stopped = self.dispatcher.stop(20)
+        self.clock.advance(19)
+        self.assertNoResult(stopped)
+        self.clock.advance(1)
+        self.successResultOf(stopped)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_what_a_claim_leased_just_before_the_end_is_given_back(self) -> None:
+        claim: Deferred[Sequence[Delivery]] = Deferred()
+        self.store.claiming = claim
+        self.clock.advance(SWEEP_SECONDS)
+        stopped = self.dispatcher.stop(20)
+        claim.callback([self.one()])
+        self.successResultOf(stopped)
+        self.assertEqual(self.backend.attempts, [])
+        self.assertIsInstance(self.store.outcomes[0][1], Postponed)
+
+    def test_what_cannot_be_recorded_is_tried_again_until_the_cut_off_and_not_after_it(self) -> None:
+        self.store.down = True
+        self.dispatcher.reserve(1, 1)
+        self.dispatcher.take(self.one())
+        stopped = self.dispatcher.stop(20)
+        self.clock.pump([SETTLE_AGAIN_SECONDS] * 39)
+        self.assertNoResult(stopped)
+        self.clock.pump([SETTLE_AGAIN_SECONDS] * 2)
+        self.successResultOf(stopped)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_an_attempt_that_is_cut_off_while_nothing_can_be_recorded_is_left_to_its_lease(self) -> None:
+        self.backend.answer = Deferred
+        self.dispatcher.reserve(1, 1)
+        self.dispatcher.take(self.one())
+        self.store.down = True
+        stopped = self.dispatcher.stop(20)
+        self.clock.advance(20)
+        self.successResultOf(stopped)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_store_that_says_nothing_of_what_was_cut_off_is_waited_for_a_moment_only(self) -> None:
+        self.backend.answer = Deferred
+        self.store.settling = Deferred()
+        self.dispatcher.reserve(1, 1)
+        self.dispatcher.take(self.one())
+        stopped = self.dispatcher.stop(20)
+        self.clock.advance(20)
+        self.assertNoResult(stopped)
+        self.clock.advance(RECORDING_SECONDS)
+        self.successResultOf(stopped)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stopped_again_it_waits_until_what_was_leased_meanwhile_has_been_given_back(self) -> None:
         self.assertTrue(self.dispatcher.reserve(1, 1))
