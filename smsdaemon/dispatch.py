@@ -31,12 +31,12 @@ from smsdaemon.lookout import Lookout
 from smsdaemon.places import Places
 from smsdaemon.ports import Backend, DeliveryObserver, DeliveryStore, DirectorySource, Timer, UtcClock
 from smsdaemon.ready import Ready
+from smsdaemon.recording import Recording
 from smsdaemon.runs import Ending, Plan, Run
 from smsdaemon.setbacks import Setbacks
 from smsdaemon.told import Told
 from smsdaemon.turns import AT_ONCE, Turns
 
-SETTLE_AGAIN_SECONDS = 0.5
 RECORDING_SECONDS = 1.0
 """How long the outcome of what was cut off is waited for."""
 
@@ -176,6 +176,7 @@ class Dispatcher:
     def release(self, target_id: int, connector_id: int) -> None:
         if not self._ready.release(target_id, connector_id):
             self._places.free(target_id, connector_id)
+            self._begin_ready(target_id)
 
     def queued(self, target_id: int) -> None:
         if not self._breakers.is_open(target_id):
@@ -303,10 +304,22 @@ class Dispatcher:
         self._end(run)
         if ending is None:
             return None
-        d = self._store.settle(run.delivery, ending.outcome, ending.attempt)
-        return d.addCallbacks(
+        done = Recording(
+            lambda: self._store.settle(run.delivery, ending.outcome, ending.attempt),
+            timer=self._timer,
+            may_try_again=lambda: self._may_try_again(run),
+        ).done
+        return done.addCallbacks(
             self._settled, self._not_settled, callbackArgs=(run, ending), errbackArgs=(run, ending)
         )
+
+    def _may_try_again(self, run: Run) -> bool:
+        """Until it is known: an outcome that is not recorded is a second delivery.
+
+        Also beyond the lease, since the store takes it as long as nobody else has the delivery.
+        """
+        self._unrecorded.add(run)
+        return not self._is_cut_off
 
     def _end(self, run: Run) -> None:
         """The attempt is over: its place is another's, whenever its outcome will have been recorded."""
@@ -327,39 +340,21 @@ class Dispatcher:
             self.queued(outcome.onward.id)
         return next_one
 
-    def _not_settled(
-        self, failure: Failure, run: Run, ending: Ending
-    ) -> Deferred[Delivery | None] | Delivery | None:
-        """Try until it is known: an outcome that is not recorded is a second delivery.
-
-        Also beyond the lease, since the store takes it as long as nobody else has the delivery.
-        """
+    def _not_settled(self, failure: Failure, run: Run, ending: Ending) -> Delivery | None:
         failure.trap(StoreUnavailable, StoreRefused, LeaseLost)
         if failure.check(LeaseLost):
             if run in self._unrecorded:  # what went unanswered before had been recorded, as far as we know
                 return self._settled(None, run, ending)
             self._count_lost(run, "before its outcome was recorded")
-            return None
-        if failure.check(StoreRefused):
+        elif failure.check(StoreRefused):
             self._log.error(
                 "outcome of delivery {id} was not recorded, it will be attempted again: {why}",
                 id=run.delivery.id,
                 why=str(failure.value),
             )
-            return None
-        if self._is_cut_off:
+        else:
             self._log.warn("delivery {id} was left to its lease", id=run.delivery.id)
-            return None
-        self._unrecorded.add(run)
-        again: Deferred[Delivery | None] = Deferred()
-        late: Any = self._timer.callLater(SETTLE_AGAIN_SECONDS, again.callback, None)
-
-        def no_more(result: Failure) -> Failure:
-            late.cancel()
-            return result
-
-        again.addErrback(no_more)
-        return again.addCallback(lambda _: self._settle(ending, run))
+        return None
 
     def _lose(self, run: Run) -> None:
         """The lease is another's: what goes on must end, and its outcome counts no more."""

@@ -11,7 +11,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from smsdaemon.dispatch import RECORDING_SECONDS, SETTLE_AGAIN_SECONDS, Dispatcher, Terms
+from smsdaemon.dispatch import RECORDING_SECONDS, Dispatcher, Terms
 from smsdaemon.domain.backoff import RetryPolicy
 from smsdaemon.domain.model import (
     Answer,
@@ -28,6 +28,7 @@ from smsdaemon.domain.model import (
 )
 from smsdaemon.errors import LeaseLost, StoreUnavailable, TargetUnreachable
 from smsdaemon.lookout import SWEEP_SECONDS
+from smsdaemon.recording import AGAIN_SECONDS
 from tests.support.cases import UnitTest
 from tests.support.deliveries import delivery, sms, target
 
@@ -535,6 +536,17 @@ class LookingTests(DispatcherTest):
         waiting[0].callback(Answer(status=200))
         self.assertEqual(len(self.backend.attempts), 5)
 
+    def test_what_was_claimed_while_all_places_were_reserved_begins_when_one_is_given_back(self) -> None:
+        claim: Deferred[Sequence[Delivery]] = Deferred()
+        self.store.claiming = claim
+        self.clock.advance(SWEEP_SECONDS)
+        self.assertTrue(all(self.dispatcher.reserve(1, 1) for _ in range(4)))
+        self.store.claiming = None
+        claim.callback([self.one()])
+        self.assertEqual(self.backend.attempts, [])
+        self.dispatcher.release(1, 1)
+        self.assertEqual(len(self.backend.attempts), 1)
+
     def test_a_store_that_is_down_is_asked_again(self) -> None:
         self.store.down = True
         self.clock.advance(1)
@@ -595,11 +607,20 @@ class StopTests(DispatcherTest):
         self.dispatcher.reserve(1, 1)
         self.dispatcher.take(self.one())
         stopped = self.dispatcher.stop(20)
-        self.clock.pump([SETTLE_AGAIN_SECONDS] * 39)
+        self.clock.pump([AGAIN_SECONDS] * 39)
         self.assertNoResult(stopped)
-        self.clock.pump([SETTLE_AGAIN_SECONDS] * 2)
+        self.clock.pump([AGAIN_SECONDS] * 2)
         self.successResultOf(stopped)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_what_could_not_be_recorded_for_an_hour_ends_with_the_cut_off(self) -> None:
+        self.store.down = True
+        self.dispatcher.reserve(1, 1)
+        self.dispatcher.take(self.one())
+        self.clock.pump([AGAIN_SECONDS] * 7200)
+        stopped = self.dispatcher.stop(0)
+        self.clock.advance(AGAIN_SECONDS)
+        self.successResultOf(stopped)
 
     def test_an_attempt_that_is_cut_off_while_nothing_can_be_recorded_is_left_to_its_lease(self) -> None:
         self.backend.answer = Deferred
