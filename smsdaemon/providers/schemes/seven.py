@@ -24,6 +24,7 @@ from smsdaemon.providers.signatures import (
     seconds,
     signature,
     unix_time,
+    without_fragment,
 )
 
 
@@ -61,7 +62,7 @@ class Seven(SharedSecret):
 
 def _urls(url: str) -> tuple[str, ...]:
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(without_fragment(url))
     except ValueError:
         return (url,)
     return url, parts.path + (f"?{parts.query}" if parts.query else "")

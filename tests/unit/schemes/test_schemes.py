@@ -161,6 +161,17 @@ class SchemeTests(UnitTest):
         changed_request = evolve(request, url=url, query=url.partition("?")[2].encode())
         self.assertIsNotNone(refusal(signer, changed_request))
 
+    def test_what_stands_behind_a_number_sign_is_not_taken_for_unsigned_query(self) -> None:
+        chosen = {name: signer for name, signer in SIGNERS.items() if signer.covers_url}
+        self.assertIn("plivo v3", chosen)
+        for name, signer in chosen.items():
+            request = signer.sign(
+                Sent(url="https://sms.example.com/x?a=1", fields={"From": "1"}, json=False, at=AT)
+            )
+            self.assertIsNone(refusal(signer, request), name)
+            more = evolve(request, url=request.url + "#&Text=x", query=request.query + b"#&Text=x")
+            self.assertIsNotNone(refusal(signer, more), name)
+
     @ANY
     @given(NAMES, st.data())
     def test_a_changed_signature_is_refused(self, name: str, data: st.DataObject) -> None:
