@@ -41,6 +41,8 @@ class ProfileReader:
         self._plain = request.batch is None and request.inner is None and not profile.not_sms
         said = profile.answers.success
         self._always = rendered(said, 200, lambda _: "") if said.constant else None
+        # Of JSON and XML: what the query says is no SMS then, as no signature of the body covers it.
+        self._needs_body = bool(request.formats) and set(request.formats.values()) <= {"json", "xml"}
         self._several = any(a.selector is not None and a.selector.several for a in profile.fields.receiver)
 
     def read(self, request: WireRequest, trace: list[Step] | None = None) -> Reading:
@@ -146,6 +148,8 @@ class ProfileReader:
         if has_body and kind is None and request.body.strip():
             allowed = ", ".join(sorted(filter(None, rules.formats))) or "empty"
             raise UnsupportedBody(f"the body must be {allowed}")
+        if kind is None and self._needs_body and request.method != "GET":
+            raise MalformedRequest("the body is empty")
         document: Document
         if kind == "json":
             document = read_json(request.body, charset)

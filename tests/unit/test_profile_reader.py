@@ -65,6 +65,18 @@ class FormatTests(ReaderTest):
         p = profile('[request]\nseparator = ";"')
         self.assertEqual(self.one(p.read(form(";", text="a&b".replace("&", " ")))).text, "a b")
 
+    def test_without_a_body_the_query_is_read_by_formats_that_are_pairs_and_by_get(self) -> None:
+        query = "to=1&from=2&text=t"
+        for listed in ('["json", "form"]', '["json", "multipart"]', '["raw"]', "[]"):
+            p = profile(f"[request]\nbody = {listed}")
+            self.assertEqual(self.one(p.read(wire(query=query))).text, "t")
+        for body in ("json", "xml"):
+            p = profile(f'[request]\nbody = ["{body}"]')
+            self.assertEqual(self.one(p.read(wire(query=query, method="GET"))).text, "t")
+            for kind, raw in (("", b""), (f"application/{body}", b""), (FORM, b" \r\n")):
+                with self.assertRaisesRegex(MalformedRequest, "the body is empty"):
+                    p.read(wire(raw, kind, query=query))
+
     def test_dots_are_part_of_a_name_in_forms_and_steps_in_json(self) -> None:
         p = profile('[request]\nbody = ["form", "json"]', fields=FIELDS.replace('"text"', '"m.text"'))
         self.assertEqual(self.one(p.read(form(**{"m.text": "a"}))).text, "a")

@@ -54,6 +54,6 @@ class VonageJwt(SharedSecret):
             told = text_claim(claims, "payload_hash").lower()
             if not is_one_of(told, (sha256(request.body).hexdigest().encode(),)):
                 raise SignatureRefused("the body is not the one that the token is of")
-        elif request.body and self.payload_hash_required:
+        elif self.payload_hash_required:
             raise SignatureRefused("the token has no payload_hash")
         return Verified(nonce=token_id(claims))
