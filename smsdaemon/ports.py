@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
 from twisted.internet.defer import Deferred
@@ -69,6 +69,11 @@ class Fetch(Protocol):
         ...
 
 
+QueryRead = Literal["always", "without a body", "never"]
+"""When an SMS' fields may stand in the URL's query: where the signature covers that, or covers no SMS at all.
+What is verified is what is read."""
+
+
 class Scheme(Protocol):
     """A way of signing requests; its attributes are the keys of a profile's ``[authentication]``."""
 
@@ -83,6 +88,11 @@ class Scheme(Protocol):
     @property
     def covers_body(self) -> bool:
         """Whether a request with another body is refused."""
+        ...
+
+    @property
+    def reads_query(self) -> QueryRead:
+        """Whether fields may be read from the query; receiver and token of the URL always may."""
         ...
 
     def verify(self, request: WireRequest, secrets: Sequence[str], now: datetime) -> Verified:

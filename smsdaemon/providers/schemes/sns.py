@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 
 from smsdaemon.domain.model import Verified, WireRequest
 from smsdaemon.errors import SignatureRefused
-from smsdaemon.ports import Fetch
+from smsdaemon.ports import Fetch, QueryRead
 from smsdaemon.providers.amazon import Topic, is_certificate_url, topic
 from smsdaemon.providers.certificates import SigningCertificates
 from smsdaemon.providers.signatures import (
@@ -51,6 +51,7 @@ class Sns:
     name: ClassVar[str] = "sns"
     takes: ClassVar[str] = "the topic's ARN (arn:aws:sns:REGION:ACCOUNT:NAME)"
     covers_body: ClassVar[bool] = True
+    reads_query: ClassVar[QueryRead] = "never"
 
     versions: tuple[str, ...] = some_of(("1", "2"), ("1", "2"))
     """SignatureVersion: 1 is SHA-1, and what topics have by default; 2 is SHA-256."""
