@@ -103,6 +103,10 @@ class Scheme(Protocol):
         """Raises ValueError where the scheme cannot use it; the text does not repeat it."""
         ...
 
+    def is_public(self, secret: str) -> bool:
+        """Whether it would use it as something that anybody may know, such as a public key."""
+        ...
+
 
 @runtime_checkable
 class PreparedScheme(Protocol):

@@ -38,7 +38,11 @@ class AnyScheme:
         """Raises what the first scheme says where none of them is content."""
         refusal: SignatureRefused | None = None
         for scheme in self.schemes:
-            usable = [secret for secret in secrets if _is_usable(scheme, secret)]
+            usable = [
+                secret
+                for secret in secrets
+                if _is_usable(scheme, secret) and (scheme.is_public(secret) or not self.is_public(secret))
+            ]
             if not usable:
                 continue
             try:
@@ -53,6 +57,10 @@ class AnyScheme:
             if _is_usable(scheme, secret):
                 return
         self.schemes[0].check_secret(secret)
+
+    def is_public(self, secret: str) -> bool:
+        """Whether it is for one of the schemes, which then is the only one that uses it."""
+        return any(scheme.is_public(secret) for scheme in self.schemes)
 
 
 def _is_usable(scheme: Scheme, secret: str) -> bool:

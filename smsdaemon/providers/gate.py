@@ -56,8 +56,7 @@ class RequestGate:
     async def _prepared(
         self, scheme: PreparedScheme, connectors: Collection[Connector], now: datetime
     ) -> Nonces:
-        for connector in {connector.provider_secrets: connector for connector in connectors}.values():
-            _, secrets = self.profile.scheme_and_secrets(connector)
+        for secrets in {self.profile.scheme_and_secrets(connector)[1] for connector in connectors}:
             await scheme.prepare(self.request, secrets, now, self.fetch)
         return await self._seen(self._verified(connectors, now))
 
@@ -65,11 +64,10 @@ class RequestGate:
         verified: dict[tuple[str, ...], str | None] = {}
         nonces: dict[int, str] = {}
         for connector in connectors:
-            known = connector.provider_secrets
-            if known not in verified:
-                scheme, secrets = self.profile.scheme_and_secrets(connector)
-                verified[known] = scheme.verify(self.request, secrets, now).nonce
-            nonce = verified[known]
+            scheme, secrets = self.profile.scheme_and_secrets(connector)
+            if secrets not in verified:
+                verified[secrets] = scheme.verify(self.request, secrets, now).nonce
+            nonce = verified[secrets]
             if nonce is not None:
                 nonces[connector.id] = nonce
         return nonces

@@ -82,6 +82,10 @@ class SharedSecret:
         if secret != secret.strip() or not secret.isprintable():
             raise ValueError("it begins or ends with a blank, or holds a control character")
 
+    def is_public(self, secret: str) -> bool:
+        """Never: it is shared with the provider only."""
+        return False
+
 
 def keys(secrets: Sequence[str]) -> list[bytes]:
     """The secrets as bytes. Raises SignatureRefused where there is none; an empty one is none."""

@@ -92,6 +92,10 @@ class Sns:
         if topic(secret) is None:
             raise ValueError("it is no topic's ARN")
 
+    def is_public(self, secret: str) -> bool:
+        """Whether it is an ARN, which is in each of the topic's requests."""
+        return topic(secret) is not None
+
     def _envelope(self, request: WireRequest, secrets: Sequence[str]) -> tuple[Mapping[str, object], Topic]:
         expected = keys(secrets)
         envelope = signed_object(request.body)

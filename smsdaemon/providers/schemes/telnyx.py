@@ -59,6 +59,10 @@ class Telnyx:
         if _public_key(as_bytes(secret)) is None:
             raise ValueError("it is not the base64 of a public key (32 bytes)")
 
+    def is_public(self, secret: str) -> bool:
+        """Whether it is a public key."""
+        return _public_key(as_bytes(secret)) is not None
+
 
 def _signed(key: bytes, signed: bytes, message: bytes) -> bool:
     public = _public_key(key)
