@@ -189,12 +189,14 @@ class MessageStore(Protocol):
 
 
 class NonceStore(Protocol):
-    """Remembers for a day what signatures say to come once only."""
+    """Remembers what signatures say to come once only."""
 
-    def see(self, connector_id: int, nonce: str, content: bytes) -> Deferred[bool]:
+    def see(self, signed_with: int, nonce: str, content: bytes, in_time: bool) -> Deferred[bool]:
         """Whether it is new, or came with the same content before; never fails.
 
-        ``content``: a digest of what it came with.
+        ``signed_with``: a digest of 64 bits with sign of profile and secret: a signature is good for all
+        connectors that share them. ``content``: a digest of what it came with. ``in_time``: whether a day is
+        enough, as the signature is refused by its age then.
         """
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import blake2b
 
 from smsdaemon.domain.model import Connector, WireRequest
 from smsdaemon.domain.providers import NO_PROVIDERS, ProviderTerms, secrets_for
@@ -66,6 +67,11 @@ class LoadedProfile:
         listed = {name: self._others[name] for name in names if name in self._others} | {self.name: self}
         found = self._usable[names, secrets] = secrets_for(self.name, secrets, listed)
         return found
+
+    def signed_with(self, secret: str) -> int:
+        """What names profile and secret where nonces are kept."""
+        digest = blake2b(f"{self.name}\0{secret}".encode(errors="replace"), digest_size=8).digest()
+        return int.from_bytes(digest, signed=True)
 
     def success(self, request: WireRequest, reading: Reading, id: str, duplicate: bool) -> ProviderAnswer:
         return self._reader.success(request, reading, id, duplicate)

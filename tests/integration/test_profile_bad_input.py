@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
+from attrs import evolve
+
 from smsdaemon.domain.model import WireRequest
 from smsdaemon.domain.reading import MAX_ENTRIES
 from smsdaemon.errors import RequestRefused
@@ -124,6 +126,32 @@ class SignatureTests(BadInputTest):
         self.assertEqual(ids[0], ids[1])
         changed = {**FIELDS, "Text": "pay me", "MessageUUID": "u2"}
         self.assertEqual((await self.site.ask(plivo(changed, "n1"))).status, 401)
+        self.assertEqual([row[2] for row in await self.site.stored()], ["x"])
+
+    async def test_what_was_signed_for_one_connector_is_no_token_for_another_of_the_account(self) -> None:
+        await self.site.apply(
+            connector(SIGNED, provider="plivo", provider_secrets=["old", SECRET])
+            + connector(OPEN, provider=["plivo", "generic"], provider_secrets=[SECRET], unsigned=False)
+        )
+        self.site.serve()
+        request = SIGNERS["plivo v2"].sign(
+            Sent(url=f"{PUBLIC_URL}/SMSReceiver/plivo", fields=FIELDS, json=False, at=0, secret=SECRET)
+        )
+        self.assertEqual((await self.site.ask(sent(request))).status, 200)
+        forged = {**FIELDS, "To": OPEN, "Text": "pay me", "MessageUUID": "u2"}
+        other = await self.site.ask(sent(evolve(request, body=urlencode(forged).encode())))
+        self.assertEqual(other.status, 401)
+
+    async def test_a_get_with_a_body_of_vonage_is_400(self) -> None:
+        fields = {"to": SIGNED, "msisdn": "49789", "text": "x", "messageId": "v1"}
+        url = f"{PUBLIC_URL}/SMSReceiver/vonage"
+        request = SIGNERS["vonage sms"].sign(
+            Sent(url=url, fields=fields, json=False, at=int(time.time()), secret=SECRET)
+        )
+        query = urlencode({**fields, "text": "forged"})
+        raw = post(FORM, request.body, target=f"/SMSReceiver/vonage?{query}")
+        await self.refused(raw.replace(b"POST", b"GET", 1), 400)
+        self.assertEqual((await self.site.ask(raw)).status, 200)
         self.assertEqual([row[2] for row in await self.site.stored()], ["x"])
 
     async def test_what_follows_a_number_sign_in_a_signed_url_is_401(self) -> None:

@@ -70,7 +70,7 @@ def _verify(version: str, told: list[str], request: WireRequest, secrets: list[b
     expected = [signature(key, message, algorithm, "base64") for key in secrets]
     if not any(is_one_of(one, expected) for one in told):
         raise SignatureRefused("the signature is wrong, or is of another URL than public_url gives")
-    return Verified(nonce=nonce)
+    return Verified(nonce=nonce, in_time=False)
 
 
 def _signatures(request: WireRequest, names: Sequence[str]) -> list[str]:
