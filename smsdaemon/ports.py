@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
 from twisted.internet.defer import Deferred
@@ -69,6 +69,11 @@ class Fetch(Protocol):
         ...
 
 
+QueryRead = Literal["always", "without a body", "never"]
+"""When an SMS' fields may stand in the URL's query: where the signature covers that, or covers no SMS at all.
+What is verified is what is read."""
+
+
 class Scheme(Protocol):
     """A way of signing requests; its attributes are the keys of a profile's ``[authentication]``."""
 
@@ -85,12 +90,21 @@ class Scheme(Protocol):
         """Whether a request with another body is refused."""
         ...
 
+    @property
+    def reads_query(self) -> QueryRead:
+        """Whether fields may be read from the query; receiver and token of the URL always may."""
+        ...
+
     def verify(self, request: WireRequest, secrets: Sequence[str], now: datetime) -> Verified:
         """Raises SignatureRefused unless one of the secrets signed it, and in time; nothing else."""
         ...
 
     def check_secret(self, secret: str) -> None:
         """Raises ValueError where the scheme cannot use it; the text does not repeat it."""
+        ...
+
+    def is_public(self, secret: str) -> bool:
+        """Whether it would use it as something that anybody may know, such as a public key."""
         ...
 
 
@@ -175,12 +189,14 @@ class MessageStore(Protocol):
 
 
 class NonceStore(Protocol):
-    """Remembers for a day what signatures say to come once only."""
+    """Remembers what signatures say to come once only."""
 
-    def see(self, connector_id: int, nonce: str, content: bytes) -> Deferred[bool]:
+    def see(self, signed_with: int, nonce: str, content: bytes, in_time: bool) -> Deferred[bool]:
         """Whether it is new, or came with the same content before; never fails.
 
-        ``content``: a digest of what it came with.
+        ``signed_with``: a digest of 64 bits with sign of profile and secret: a signature is good for all
+        connectors that share them. ``content``: a digest of what it came with. ``in_time``: whether a day is
+        enough, as the signature is refused by its age then.
         """
         ...
 

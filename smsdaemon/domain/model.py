@@ -146,6 +146,8 @@ class Verified:
     nonce: str | None = field(default=None, repr=False)
     """What comes once only (a nonce, a jti or the like); None where the scheme has none. Who repeats a
     request may sign it anew or not, so a nonce that was seen means a repeat, and no attack by itself."""
+    in_time: bool = True
+    """Whether the signature is refused by its age too; if not, its nonce alone keeps it from coming again."""
 
 
 @frozen(kw_only=True)

@@ -25,6 +25,10 @@ class ProviderTerms(Protocol):
         """Raises ValueError where it cannot be used; the text does not repeat it."""
         ...
 
+    def is_public(self, secret: str) -> bool:
+        """Whether it would be used as something that anybody may know, such as a public key."""
+        ...
+
 
 Providers = Mapping[str, ProviderTerms]
 """By name, without the generic one."""
@@ -43,19 +47,47 @@ def problems(names: Sequence[str], secrets: Sequence[str], unsigned: bool, known
     terms = {name: known[name] for name in names if name != GENERIC}
     found = []
     signing = [name for name, profile in terms.items() if profile.signs]
+    using = {name: profile for name, profile in terms.items() if profile.has_scheme}
     if signing and not secrets and not unsigned:
         found.append(
             f"provider_secrets is missing, and {', '.join(signing)} signs; give what it takes,"
             " or say unsigned = true"
         )
-    takers = [profile for profile in terms.values() if profile.has_scheme]
+    takers = list(using.values())
     if secrets and not takers:
         found.append("provider_secrets is of no use: none of its providers signs")
     for place, secret in enumerate(secrets, 1):
         why = [text for profile in takers if (text := _refusal(profile, secret))]
         if takers and len(why) == len(takers):
             found.append(f"provider_secrets: no. {place} cannot be used: {why[0]}")
+    if secrets and not unsigned and not found:
+        found = [_none_left(name, secrets, using) for name in using if not secrets_for(name, secrets, using)]
     return found
+
+
+def secrets_for(name: str, secrets: Sequence[str], listed: Providers) -> tuple[str, ...]:
+    """Those of a connector's secrets that one of its profiles may check signatures with.
+
+    What another of them takes as public is none: whoever knows it could sign. ``listed``: the connector's
+    profiles.
+    """
+    return tuple(secret for secret in secrets if not _why_not(name, secret, listed))
+
+
+def _why_not(name: str, secret: str, listed: Providers) -> str:
+    own = listed[name]
+    if why := _refusal(own, secret):
+        return why
+    if not own.is_public(secret):
+        for other, profile in listed.items():
+            if other != name and profile.is_public(secret):
+                return f"it is what {other} takes, and no secret"
+    return ""
+
+
+def _none_left(name: str, secrets: Sequence[str], using: Providers) -> str:
+    why = "; ".join(f"no. {n}: {_why_not(name, secret, using)}" for n, secret in enumerate(secrets, 1))
+    return f"provider_secrets has none for {name} ({why}); give what it takes too"
 
 
 def _refusal(profile: ProviderTerms, secret: str) -> str:

@@ -28,7 +28,10 @@ def load(folder: Path | None) -> Mapping[str, LoadedProfile]:
     ]
     if problems:
         raise ConfigurationError(problems)
-    return {name: LoadedProfile(profile) for name, profile in sorted((shipped | own).items())}
+    loaded: dict[str, LoadedProfile] = {}
+    for name, profile in sorted((shipped | own).items()):
+        loaded[name] = LoadedProfile(profile, loaded)
+    return loaded
 
 
 def _profiles(found: Iterator[tuple[str, str, bytes]], problems: list[str]) -> Iterator[Profile]:

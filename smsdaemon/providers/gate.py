@@ -10,13 +10,14 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.python.failure import Failure
 
-from smsdaemon.domain.model import Connector, WireRequest
+from smsdaemon.domain.model import Connector, Verified, WireRequest
 from smsdaemon.errors import SignatureRefused
 from smsdaemon.ports import Fetch, NonceStore, PreparedScheme, UtcClock
 from smsdaemon.providers.loaded import LoadedProfile
 
 Nonces = Mapping[int, str]
 """By connector's id."""
+BySecrets = Mapping[tuple[str, ...], Verified]
 
 
 @frozen(kw_only=True)
@@ -50,34 +51,37 @@ class RequestGate:
         now = self.utc_now()
         if self.profile.prepared is not None:
             return ensureDeferred(self._prepared(self.profile.prepared, connectors, now))
-        nonces = self._verified(connectors, now)
-        return ensureDeferred(self._seen(nonces)) if nonces else nonces
+        nonces, verified = self._verified(connectors, now)
+        return ensureDeferred(self._seen(nonces, verified)) if nonces else nonces
 
     async def _prepared(
         self, scheme: PreparedScheme, connectors: Collection[Connector], now: datetime
     ) -> Nonces:
-        for connector in {connector.provider_secrets: connector for connector in connectors}.values():
-            _, secrets = self.profile.scheme_and_secrets(connector)
+        for secrets in {self.profile.scheme_and_secrets(connector)[1] for connector in connectors}:
             await scheme.prepare(self.request, secrets, now, self.fetch)
-        return await self._seen(self._verified(connectors, now))
+        return await self._seen(*self._verified(connectors, now))
 
-    def _verified(self, connectors: Collection[Connector], now: datetime) -> Nonces:
-        verified: dict[tuple[str, ...], str | None] = {}
+    def _verified(self, connectors: Collection[Connector], now: datetime) -> tuple[Nonces, BySecrets]:
+        verified: dict[tuple[str, ...], Verified] = {}
         nonces: dict[int, str] = {}
         for connector in connectors:
-            known = connector.provider_secrets
-            if known not in verified:
-                scheme, secrets = self.profile.scheme_and_secrets(connector)
-                verified[known] = scheme.verify(self.request, secrets, now).nonce
-            nonce = verified[known]
+            scheme, secrets = self.profile.scheme_and_secrets(connector)
+            if secrets not in verified:
+                verified[secrets] = scheme.verify(self.request, secrets, now)
+            nonce = verified[secrets].nonce
             if nonce is not None:
                 nonces[connector.id] = nonce
-        return nonces
+        return nonces, verified
 
-    async def _seen(self, nonces: Nonces) -> Nonces:
+    async def _seen(self, nonces: Nonces, verified: BySecrets) -> Nonces:
+        """Kept by secret, not by connector: what is signed for one is signed for all that share it."""
         content = self._content() if nonces else b""
-        for connector_id, nonce in nonces.items():
-            if not await self.nonces.see(connector_id, nonce, content):
+        by_secret = {secret: told for secrets, told in verified.items() for secret in secrets}
+        for secret, told in by_secret.items():
+            if told.nonce is None:
+                continue
+            signed_with = self.profile.signed_with(secret)
+            if not await self.nonces.see(signed_with, told.nonce, content, told.in_time):
                 raise SignatureRefused("the signature was used before, with another request")
         return nonces
 
@@ -88,7 +92,8 @@ class RequestGate:
 
     def _content(self) -> bytes:
         digest = blake2b(digest_size=16)
-        for part in (self.request.method.encode(), self.request.query, self.request.body):
+        kind = self.request.content_type.encode("utf-8", "replace")
+        for part in (self.request.method.encode(), self.request.query, kind, self.request.body):
             digest.update(b"%d " % len(part))
             digest.update(part)
         return digest.digest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
@@ -37,7 +38,7 @@ class HandshakeDesk:
         """
         handshake = self.profile.profile.handshake
         assert handshake is not None
-        secrets = list(dict.fromkeys(secret for c in connectors for secret in c.provider_secrets))
+        secrets = self._secrets(connectors)
         if handshake.signed:
             await self._verify(connectors, secrets)
         found = await handshake.answer(
@@ -53,6 +54,15 @@ class HandshakeDesk:
             body=found.body,
             headers=tuple(found.headers.items()),
         )
+
+    def _secrets(self, connectors: Collection[Connector]) -> list[str]:
+        """What the profile's scheme may use of all of them."""
+        found: dict[str, None] = {}
+        for connector in connectors:
+            if self.profile.has_scheme and connector.provider_secrets:
+                with suppress(SignatureRefused):
+                    found |= dict.fromkeys(self.profile.scheme_and_secrets(connector)[1])
+        return list(found)
 
     async def _verify(self, connectors: Collection[Connector], secrets: list[str]) -> None:
         authentication = self.profile.profile.authentication

@@ -41,6 +41,11 @@ class ProfileReader:
         self._plain = request.batch is None and request.inner is None and not profile.not_sms
         said = profile.answers.success
         self._always = rendered(said, 200, lambda _: "") if said.constant else None
+        # Of JSON and XML: what the query says is no SMS then, as no signature of the body covers it.
+        self._needs_body = bool(request.formats) and set(request.formats.values()) <= {"json", "xml"}
+        scheme = profile.authentication.scheme if profile.authentication else None
+        self._reads_query = "always" if scheme is None else scheme.reads_query
+        self._body_signed = scheme is not None and (scheme.covers_body or scheme.reads_query != "always")
         self._several = any(a.selector is not None and a.selector.several for a in profile.fields.receiver)
 
     def read(self, request: WireRequest, trace: list[Step] | None = None) -> Reading:
@@ -146,19 +151,34 @@ class ProfileReader:
         if has_body and kind is None and request.body.strip():
             allowed = ", ".join(sorted(filter(None, rules.formats))) or "empty"
             raise UnsupportedBody(f"the body must be {allowed}")
+        if kind is None and self._needs_body and request.method != "GET":
+            raise MalformedRequest("the body is empty")
+        if self._body_signed and request.body and not has_body:
+            raise MalformedRequest("a GET has no body")
         document: Document
-        if kind == "json":
-            document = read_json(request.body, charset)
-        elif kind == "xml":
-            document = read_xml(request.body, charset)
+        if kind == "json" or kind == "xml":
+            if self._body_signed:
+                # Its type is not: in some charsets a quote or a bracket of its would be none.
+                charset = rules.charset
+            document = (read_json if kind == "json" else read_xml)(request.body, charset)
         else:
             form, form_count = self._form(kind, request, declared, charset)
             check_count(count + form_count)
-            document = Pairs((form, query) if form else (query,), last=rules.last_value)
+            if self._reads_query == "always":
+                sources: tuple[Values, ...] = (form, query) if form else (query,)
+            else:
+                sources = self._covered(request, form, query)
+            document = Pairs(sources, last=rules.last_value)
         if trace is not None:
             trace.append(Step(what="body", found=kind or "none"))
             trace.append(Step(what="charset", found=charset or "not named"))
         return Scope(request=request, query=query, whole=document, entry=document, charset=charset)
+
+    def _covered(self, request: WireRequest, form: Values, query: Values) -> tuple[Values, ...]:
+        """Form and query, as far as the signature covers them."""
+        if request.body:
+            return (form,)
+        return (query,) if self._reads_query == "without a body" else ()
 
     def _form(
         self, kind: str | None, request: WireRequest, declared: ContentType, charset: str | None

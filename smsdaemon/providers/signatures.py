@@ -82,6 +82,10 @@ class SharedSecret:
         if secret != secret.strip() or not secret.isprintable():
             raise ValueError("it begins or ends with a blank, or holds a control character")
 
+    def is_public(self, secret: str) -> bool:
+        """Never: it is shared with the provider only."""
+        return False
+
 
 def keys(secrets: Sequence[str]) -> list[bytes]:
     """The secrets as bytes. Raises SignatureRefused where there is none; an empty one is none."""
@@ -241,10 +245,20 @@ def signed_query(query: bytes) -> FormPairs:
 
 
 def query_of(url: str) -> bytes:
-    """What stands behind the first question mark, without the fragment."""
-    return as_bytes(url.partition("#")[0].partition("?")[2])
+    """What stands behind the first question mark; raises as without_fragment()."""
+    return as_bytes(without_fragment(url).partition("?")[2])
 
 
 def without_query(url: str) -> str:
-    """The URL up to its question mark, or fragment."""
-    return url.partition("#")[0].partition("?")[0]
+    """The URL up to its question mark; raises as without_fragment()."""
+    return without_fragment(url).partition("?")[0]
+
+
+def without_fragment(url: str) -> str:
+    """The same. Raises SignatureRefused for a ``#``, which no client sends.
+
+    Signatures do not cover what follows, but who reads the query takes it for part of that.
+    """
+    if "#" in url:
+        raise SignatureRefused("the URL holds a #")
+    return url

@@ -1,4 +1,4 @@
-"""What signatures say to come once only, remembered for a day, for all processes."""
+"""What signatures say to come once only, remembered for a while, for all processes."""
 
 from __future__ import annotations
 
@@ -23,17 +23,24 @@ PATIENCE_SECONDS = 0.3
 MAX_REMEMBERED = 50_000
 MAX_WAITING = 5_000
 KNOWN_FOR = "1 day"
+LASTING = "29 days"
+"""How much longer where only the nonce keeps a signature from being used again; 150 bytes for each SMS."""
+
+# The column connector_id holds a digest of profile and secret (ports.NonceStore): of the same type, so that a
+# smsdaemon that still keeps nonces by connector can go on beside this one. What is to last is of the future.
 
 _SEE = f"""
 WITH input AS MATERIALIZED (
     SELECT DISTINCT ON (connector_id, nonce) connector_id, decode(nonce, 'hex') AS nonce,
-           decode(content, 'hex') AS content
-    FROM json_to_recordset(%(rows)s) AS r(n integer, connector_id bigint, nonce text, content text)
+           decode(content, 'hex') AS content,
+           now() + CASE WHEN in_time THEN interval '0' ELSE interval '{LASTING}' END AS seen_at
+    FROM json_to_recordset(%(rows)s)
+        AS r(n integer, connector_id bigint, nonce text, content text, in_time boolean)
     ORDER BY connector_id, nonce, n
 ), seen AS (
     -- A repeat updates the row it meets with what it holds, since only that returns it.
     INSERT INTO provider_nonce AS p (connector_id, nonce, content, seen_at)
-    SELECT connector_id, nonce, content, now() FROM input ORDER BY connector_id, nonce
+    SELECT connector_id, nonce, content, seen_at FROM input ORDER BY connector_id, nonce
     ON CONFLICT (connector_id, nonce) DO UPDATE SET
         content = CASE WHEN p.seen_at < now() - interval '{KNOWN_FOR}'
                        THEN EXCLUDED.content ELSE p.content END,
@@ -60,6 +67,7 @@ Key = tuple[int, str]
 class _Seen:
     key: Key
     content: str
+    in_time: bool
 
 
 class PostgresNonces:
@@ -72,7 +80,7 @@ class PostgresNonces:
     def __init__(self, *, pool: Pool, timer: Timer) -> None:
         self._log = Logger(namespace="smsdaemon.store")
         self._memory: OrderedDict[Key, str] = OrderedDict()
-        self._unwritten: OrderedDict[Key, str] = OrderedDict()
+        self._unwritten: OrderedDict[Key, _Seen] = OrderedDict()
         self._away = False
         self._timer = timer
         self._batcher: Batcher[_Seen, str] = Batcher(
@@ -89,8 +97,9 @@ class PostgresNonces:
         """Ask PostgreSQL no more."""
         self._batcher.close()
 
-    def see(self, connector_id: int, nonce: str, content: bytes) -> Deferred[bool]:
-        seen = _Seen((connector_id, blake2b(nonce.encode(), digest_size=16).hexdigest()), content.hex())
+    def see(self, signed_with: int, nonce: str, content: bytes, in_time: bool) -> Deferred[bool]:
+        key = (signed_with, blake2b(nonce.encode(), digest_size=16).hexdigest())
+        seen = _Seen(key, content.hex(), in_time)
         known = self._memory.get(seen.key)
         if known is not None:
             return succeed(known == seen.content)
@@ -106,7 +115,7 @@ class PostgresNonces:
             self._away = False
             self._log.info("nonces are shared again")
         # Only now: what PostgreSQL has may be of another process, with other content.
-        _remember(self._memory, _Seen(seen.key, content))
+        _remember(self._memory, seen.key, content)
         return content == seen.content
 
     def _not_asked(self, failure: Failure, seen: _Seen) -> bool:
@@ -121,14 +130,20 @@ class PostgresNonces:
         known = self._memory.get(seen.key)
         if known is not None:
             return known == seen.content
-        _remember(self._memory, seen)
-        _remember(self._unwritten, seen)
+        _remember(self._memory, seen.key, seen.content)
+        _remember(self._unwritten, seen.key, seen)
         return True
 
     def _send(self, connection: Any, batch: list[_Seen]) -> Deferred[list[str]]:
-        late = [_Seen(key, content) for key, content in list(self._unwritten.items())[:MAX_ROWS]]
+        late = list(self._unwritten.values())[:MAX_ROWS]
         rows = [
-            {"n": n, "connector_id": seen.key[0], "nonce": seen.key[1], "content": seen.content}
+            {
+                "n": n,
+                "connector_id": seen.key[0],
+                "nonce": seen.key[1],
+                "content": seen.content,
+                "in_time": seen.in_time,
+            }
             for n, seen in enumerate([*late, *batch])
         ]
         d: Deferred[Rows] = connection.rows(_SEE, {"rows": json.dumps(rows)})
@@ -142,8 +157,8 @@ class PostgresNonces:
         return d.addCallback(found)
 
 
-def _remember(memory: OrderedDict[Key, str], seen: _Seen) -> None:
-    memory[seen.key] = seen.content
+def _remember(memory: OrderedDict[Key, Any], key: Key, value: Any) -> None:
+    memory[key] = value
     if len(memory) > MAX_REMEMBERED:
         memory.popitem(last=False)
 
@@ -169,7 +184,7 @@ def _first_of(asked: Deferred[bool], timer: Timer, seconds: float, otherwise: An
 
 
 async def forget_nonces(pool: Pool, at_once: int = 5000) -> int:
-    """Forget those of more than a day ago, by and by; returns how many."""
+    """Forget those of more than KNOWN_FOR ago, by and by; returns how many."""
     total = 0
     while True:
         [(count,)] = await pool.query(_FORGET, {"at_once": at_once})

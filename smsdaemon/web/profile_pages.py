@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from string import ascii_letters, digits
 from typing import Protocol
 
 from attrs import frozen
@@ -23,6 +24,7 @@ from smsdaemon.web.waiting import Waiting
 _IDS_TOLD = 50
 """So many of a batch's ids are in the answer's header."""
 _UNCODED = (b"", b"identity")
+_OF_HOSTS = b"%s%s-._~:[]" % (ascii_letters.encode(), digits.encode())
 
 
 class Profile(Protocol):
@@ -168,7 +170,11 @@ class ProfilePage:
         base = self._base
         if not base:
             scheme = "https" if request.isSecure() else "http"
-            base = f"{scheme}://{request.header(b'Host').decode('latin-1')}"
+            host = request.header(b"Host")
+            if host.translate(None, _OF_HOSTS):
+                # With a "?" in it, the signature of another URL would be good for any that follows.
+                raise MalformedRequest("the Host is no name")
+            base = f"{scheme}://{host.decode('latin-1')}"
         return base + target.decode("latin-1")
 
 

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
+from attrs import evolve
+
 from smsdaemon.domain.model import WireRequest
 from smsdaemon.domain.reading import MAX_ENTRIES
 from smsdaemon.errors import RequestRefused
@@ -26,6 +28,7 @@ from tests.support.vectors import wire_request
 
 SIGNED, OPEN, OWN = "+12028831111", "+385921004027", "5151"
 SECRET = "a-secret"
+SIGNING = ["telnyx", "seven", "plivo", "vonage-messages", "vonage"]
 FIELDS = {"To": SIGNED, "From": "+14133881111", "Text": "x", "Body": "x", "MessageUUID": "u1"}
 LIMIT_SECONDS, LIMIT_BYTES = 1.0, 48 << 20
 """For one request of 64 KiB; the machine may be busy."""
@@ -71,7 +74,7 @@ class BadInputTest(ReactorTest):
         self.site = await profile_site(self, folder)
         telnyx = SIGNERS["telnyx"].secret
         await self.site.apply(
-            connector(SIGNED, provider=["telnyx", "seven", "plivo"], provider_secrets=[telnyx, SECRET])
+            connector(SIGNED, provider=SIGNING, provider_secrets=[telnyx, SECRET])
             + connector(OPEN, provider=["infobip", "bandwidth", "vonage", "aws-sns"], unsigned=True)
             + connector(OWN, provider="gizmo")
         )
@@ -125,12 +128,68 @@ class SignatureTests(BadInputTest):
         self.assertEqual((await self.site.ask(plivo(changed, "n1"))).status, 401)
         self.assertEqual([row[2] for row in await self.site.stored()], ["x"])
 
+    async def test_what_was_signed_for_one_connector_is_no_token_for_another_of_the_account(self) -> None:
+        await self.site.apply(
+            connector(SIGNED, provider="plivo", provider_secrets=["old", SECRET])
+            + connector(OPEN, provider=["plivo", "generic"], provider_secrets=[SECRET], unsigned=False)
+        )
+        self.site.serve()
+        request = SIGNERS["plivo v2"].sign(
+            Sent(url=f"{PUBLIC_URL}/SMSReceiver/plivo", fields=FIELDS, json=False, at=0, secret=SECRET)
+        )
+        self.assertEqual((await self.site.ask(sent(request))).status, 200)
+        forged = {**FIELDS, "To": OPEN, "Text": "pay me", "MessageUUID": "u2"}
+        other = await self.site.ask(sent(evolve(request, body=urlencode(forged).encode())))
+        self.assertEqual(other.status, 401)
+
+    async def test_a_get_with_a_body_of_vonage_is_400(self) -> None:
+        fields = {"to": SIGNED, "msisdn": "49789", "text": "x", "messageId": "v1"}
+        url = f"{PUBLIC_URL}/SMSReceiver/vonage"
+        request = SIGNERS["vonage sms"].sign(
+            Sent(url=url, fields=fields, json=False, at=int(time.time()), secret=SECRET)
+        )
+        query = urlencode({**fields, "text": "forged"})
+        raw = post(FORM, request.body, target=f"/SMSReceiver/vonage?{query}")
+        await self.refused(raw.replace(b"POST", b"GET", 1), 400)
+        self.assertEqual((await self.site.ask(raw)).status, 200)
+        self.assertEqual([row[2] for row in await self.site.stored()], ["x"])
+
+    async def test_what_follows_a_number_sign_in_a_signed_url_is_401(self) -> None:
+        url = f"{PUBLIC_URL}/SMSReceiver/plivo?" + urlencode(FIELDS | {"Text": ""})
+        request = SIGNERS["plivo v3"].sign(Sent(url=url, fields={}, json=False, at=0, secret=SECRET))
+        forged = f"{request.url}#&Text=forged"
+        target = forged.removeprefix(PUBLIC_URL)
+        headers = [f"{n}: {v}" for n, (v,) in request.headers.items() if n != "content-type"]
+        await self.refused(post(FORM, b"", *headers, target=target), 401)
+        self.assertEqual(
+            (await self.site.ask(post(FORM, b"", *headers, target=target.partition("#")[0]))).status, 200
+        )
+
+    async def test_a_host_that_goes_on_as_a_url_does_is_400(self) -> None:
+        self.site.serve(public_url="")
+        voice = Sent(url="http://calls.example.com/answer", fields={}, json=False, at=0, secret=SECRET)
+        request = SIGNERS["plivo v2"].sign(voice)
+        headers = [f"{n}: {v}" for n, (v,) in request.headers.items() if n != "content-type"]
+        for end in ("?", "/?", "#"):
+            raw = post(FORM, urlencode(FIELDS).encode(), *headers, target="/SMSReceiver/plivo")
+            host = f"Host: calls.example.com/answer{end}".encode()
+            self.assertIn(b"Host: x\r\n", raw)
+            await self.refused(raw.replace(b"Host: x\r\n", host + b"\r\n"), 400)
+
     async def test_a_good_signature_at_the_url_of_another_profile_is_401(self) -> None:
         request = self.telnyx(time.time())
         for profile in ("infobip", "bandwidth"):
             body = json.dumps({"results": [entry(SIGNED)]} if profile == "infobip" else [bandwidth(SIGNED)])
             headers = [f"{n}: {v}" for n, (v,) in request.headers.items() if n != "content-type"]
             await self.refused(post(JSON, body.encode(), *headers, target=f"/SMSReceiver/{profile}"), 401)
+
+    async def test_where_a_body_is_signed_the_query_does_not_stand_for_an_empty_one(self) -> None:
+        claims = {"iat": int(time.time()), "jti": "j1"}
+        token = Sent(url="", fields={}, json=True, at=0, secret=SECRET).token(claims)
+        query = urlencode({"to": SIGNED, "from": "1", "text": "forged", "message_uuid": "u9"})
+        target, bearer = f"/SMSReceiver/vonage-messages?{query}", f"Authorization: Bearer {token}"
+        for kind in (JSON, "", FORM):
+            await self.refused(post(kind, b"", bearer, target=target), 400)
 
     async def test_a_signature_with_a_header_twice_is_401(self) -> None:
         raw = sent(self.telnyx(time.time()))

@@ -196,10 +196,10 @@ class RefusedTests(ProfilePagesTest):
     async def test_a_nonce_with_another_request_is_refused(self) -> None:
         [c] = [c for c in self.site.directory.connectors.values() if c.number == "2020"]
         see = self.site.nonces.see
-        self.assertTrue(await see(c.id, "n", b"a"))
-        self.assertTrue(await see(c.id, "n", b"a"))
-        self.assertFalse(await see(c.id, "n", b"b"))
-        self.assertTrue(await see(c.id + 1, "n", b"b"))
+        self.assertTrue(await see(c.id, "n", b"a", True))
+        self.assertTrue(await see(c.id, "n", b"a", True))
+        self.assertFalse(await see(c.id, "n", b"b", True))
+        self.assertTrue(await see(c.id + 1, "n", b"b", True))
 
 
 class OwnProfileTests(ReactorTest):

@@ -30,6 +30,9 @@ class UnsigningProvider:
     def check_secret(self, secret: str) -> None:
         raise ValueError("it is of no use")
 
+    def is_public(self, secret: str) -> bool:
+        return False
+
 
 PROVIDERS = {"telnyx": UnsigningProvider(), "twilio": UnsigningProvider()}
 

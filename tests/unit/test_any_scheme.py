@@ -61,6 +61,7 @@ class AnySchemeTests(UnitTest):
 
     def test_it_covers_the_body_if_all_do(self) -> None:
         self.assertFalse(self.scheme.covers_body)
+        self.assertEqual(self.scheme.reads_query, "never")
         self.assertEqual(self.scheme.name, "hmac_body or basic")
         self.assertIn("; or user:password", self.scheme.takes)
 

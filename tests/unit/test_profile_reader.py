@@ -65,6 +65,50 @@ class FormatTests(ReaderTest):
         p = profile('[request]\nseparator = ";"')
         self.assertEqual(self.one(p.read(form(";", text="a&b".replace("&", " ")))).text, "a b")
 
+    def test_without_a_body_the_query_is_read_by_formats_that_are_pairs_and_by_get(self) -> None:
+        query = "to=1&from=2&text=t"
+        for listed in ('["json", "form"]', '["json", "multipart"]', '["raw"]', "[]"):
+            p = profile(f"[request]\nbody = {listed}")
+            self.assertEqual(self.one(p.read(wire(query=query))).text, "t")
+        for body in ("json", "xml"):
+            p = profile(f'[request]\nbody = ["{body}"]')
+            self.assertEqual(self.one(p.read(wire(query=query, method="GET"))).text, "t")
+            for kind, raw in (("", b""), (f"application/{body}", b""), (FORM, b" \r\n")):
+                with self.assertRaisesRegex(MalformedRequest, "the body is empty"):
+                    p.read(wire(raw, kind, query=query))
+
+    def test_what_a_signature_of_the_body_does_not_cover_is_not_read(self) -> None:
+        fields = '[fields]\nsender = "from"\ntext = "text"\n[authentication]\nscheme = "hmac_body"\n'
+        p = profile('[request]\nbody = ["form", "json"]', fields=fields)
+        query = "receiver=1&from=forged&text=forged"
+        got = self.one(p.read(wire("from=2&text=t", FORM, query=query)))
+        self.assertEqual((got.receiver, got.sender, got.text), ("1", "2", "t"))
+        for body, method in (("from=2", "POST"), ("&", "POST"), ("", "POST"), ("", "GET"), ("x", "GET")):
+            with self.assertRaises(MalformedRequest):
+                p.read(wire(body, FORM, query=query, method=method))
+        # In Shift JIS the backslash is half of the character before it.
+        text = 'あ","text":"forged'
+        body = json.dumps({"from": "2", "text": text}, ensure_ascii=False)
+        got = self.one(p.read(wire(body, f"{JSON}; charset=shift_jis", query="receiver=1")))
+        self.assertEqual(got.text, text)
+
+    def test_a_query_is_read_where_the_signature_covers_it_or_nothing(self) -> None:
+        for scheme, read in (
+            ('"twilio"', True),
+            ('"basic"', True),
+            ('"hmac_timestamp"\nsigns = "{timestamp}{url}{body}"', True),
+            ('"hmac_timestamp"', False),
+            ('"messagebird_jwt"', True),
+            ('"messagebird_jwt"\nurl_with_query = false', False),
+        ):
+            p = profile(fields=f"{FIELDS}[authentication]\nscheme = {scheme}\n")
+            request = wire("from=2&text=t", FORM, query="to=1")
+            if read:
+                self.assertEqual(self.one(p.read(request)).receiver, "1")
+            else:
+                with self.assertRaisesRegex(MalformedRequest, "receiver"):
+                    p.read(request)
+
     def test_dots_are_part_of_a_name_in_forms_and_steps_in_json(self) -> None:
         p = profile('[request]\nbody = ["form", "json"]', fields=FIELDS.replace('"text"', '"m.text"'))
         self.assertEqual(self.one(p.read(form(**{"m.text": "a"}))).text, "a")

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from smsdaemon.domain.model import Verified, WireRequest
 from smsdaemon.errors import SignatureRefused
+from smsdaemon.ports import QueryRead
 from smsdaemon.providers.signatures import SharedSecret, from_base64, is_one_of, keys, one_header
 
 
@@ -20,6 +21,7 @@ class Basic(SharedSecret):
     name: ClassVar[str] = "basic"
     takes: ClassVar[str] = "user:password, as entered at the provider"
     covers_body: ClassVar[bool] = False
+    reads_query: ClassVar[QueryRead] = "always"
 
     def verify(self, request: WireRequest, secrets: Sequence[str], now: datetime) -> Verified:
         """Raises SignatureRefused unless user and password are one of the secrets."""

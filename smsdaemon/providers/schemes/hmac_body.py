@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from attrs import frozen
 
 from smsdaemon.domain.model import Verified, WireRequest
+from smsdaemon.ports import QueryRead
 from smsdaemon.providers.signatures import (
     HASHES,
     SharedSecret,
@@ -28,6 +29,7 @@ class HmacBody(SharedSecret):
     name: ClassVar[str] = "hmac_body"
     takes: ClassVar[str] = "the signing secret shared with the provider"
     covers_body: ClassVar[bool] = True
+    reads_query: ClassVar[QueryRead] = "never"
 
     header: str = header_name("x-signature")
     algorithm: str = one_of("sha256", HASHES)

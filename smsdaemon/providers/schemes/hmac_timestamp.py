@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from attrs import Attribute, field, frozen, validators
 
 from smsdaemon.domain.model import Verified, WireRequest
+from smsdaemon.ports import QueryRead
 from smsdaemon.providers.signatures import (
     HASHES,
     SKEW_SECONDS,
@@ -59,6 +60,10 @@ class HmacTimestamp(SharedSecret):
     timestamp_unit: Literal["seconds", "milliseconds"] = one_of("seconds", ("seconds", "milliseconds"))
     tolerance_seconds: int = seconds(300)
     skew_seconds: int = seconds(SKEW_SECONDS)
+
+    @property
+    def reads_query(self) -> QueryRead:
+        return "always" if "{url}" in self.signs else "never"
 
     def verify(self, request: WireRequest, secrets: Sequence[str], now: datetime) -> Verified:
         """Raises SignatureRefused unless the header is the HMAC, and the timestamp is of about now."""

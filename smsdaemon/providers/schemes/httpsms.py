@@ -10,6 +10,7 @@ from attrs import field, frozen, validators
 
 from smsdaemon.domain.model import Verified, WireRequest
 from smsdaemon.errors import SignatureRefused
+from smsdaemon.ports import QueryRead
 from smsdaemon.providers.json_web_tokens import check_times, signed_claims, token_id
 from smsdaemon.providers.signatures import SharedSecret, as_bytes, bearer_token, is_one_of, seconds
 
@@ -24,6 +25,7 @@ class HttpSms(SharedSecret):
     name: ClassVar[str] = "httpsms"
     takes: ClassVar[str] = "the webhook's signing key"
     covers_body: ClassVar[bool] = False
+    reads_query: ClassVar[QueryRead] = "always"
 
     audience: bool = field(default=True, validator=validators.instance_of(bool))
     """False: the token may be for another URL of the same key."""

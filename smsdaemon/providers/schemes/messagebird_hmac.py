@@ -12,6 +12,7 @@ from urllib.parse import quote_plus
 from attrs import frozen
 
 from smsdaemon.domain.model import Verified, WireRequest
+from smsdaemon.ports import QueryRead
 from smsdaemon.providers.signatures import (
     SKEW_SECONDS,
     SharedSecret,
@@ -35,6 +36,7 @@ class MessageBirdHmac(SharedSecret):
     name: ClassVar[str] = "messagebird_hmac"
     takes: ClassVar[str] = "the account's signing key (not the API key)"
     covers_body: ClassVar[bool] = True
+    reads_query: ClassVar[QueryRead] = "always"
 
     tolerance_seconds: int = seconds(300)
     skew_seconds: int = seconds(SKEW_SECONDS)

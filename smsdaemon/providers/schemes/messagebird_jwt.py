@@ -11,6 +11,7 @@ from attrs import field, frozen, validators
 
 from smsdaemon.domain.model import Verified, WireRequest
 from smsdaemon.errors import SignatureRefused
+from smsdaemon.ports import QueryRead
 from smsdaemon.providers.json_web_tokens import (
     Claims,
     check_times,
@@ -44,6 +45,10 @@ class MessageBirdJwt(SharedSecret):
     url_with_query: bool = field(default=True, validator=validators.instance_of(bool))
     """False: the hash is of the URL up to its question mark."""
     skew_seconds: int = seconds(1)
+
+    @property
+    def reads_query(self) -> QueryRead:
+        return "always" if self.url_with_query else "never"
 
     def verify(self, request: WireRequest, secrets: Sequence[str], now: datetime) -> Verified:
         """Raises SignatureRefused unless the token is good, of now, and of this URL and body."""

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from smsdaemon.domain.model import Verified, WireRequest
 from smsdaemon.errors import SignatureRefused
+from smsdaemon.ports import QueryRead
 from smsdaemon.providers.signatures import (
     SKEW_SECONDS,
     SharedSecret,
@@ -24,6 +25,7 @@ from smsdaemon.providers.signatures import (
     seconds,
     signature,
     unix_time,
+    without_fragment,
 )
 
 
@@ -38,6 +40,7 @@ class Seven(SharedSecret):
     name: ClassVar[str] = "seven"
     takes: ClassVar[str] = "the signing secret of the API key"
     covers_body: ClassVar[bool] = True
+    reads_query: ClassVar[QueryRead] = "always"
 
     tolerance_seconds: int = seconds(300)
     skew_seconds: int = seconds(SKEW_SECONDS)
@@ -61,7 +64,7 @@ class Seven(SharedSecret):
 
 def _urls(url: str) -> tuple[str, ...]:
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(without_fragment(url))
     except ValueError:
         return (url,)
     return url, parts.path + (f"?{parts.query}" if parts.query else "")

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from smsdaemon.domain.model import Verified, WireRequest
 from smsdaemon.errors import SignatureRefused
+from smsdaemon.ports import QueryRead
 from smsdaemon.providers.signatures import (
     SKEW_SECONDS,
     SharedSecret,
@@ -36,6 +37,7 @@ class Sinch(SharedSecret):
     name: ClassVar[str] = "sinch"
     takes: ClassVar[str] = "the secret that Sinch was given for its webhooks"
     covers_body: ClassVar[bool] = True
+    reads_query: ClassVar[QueryRead] = "never"
 
     tolerance_seconds: int = seconds(72 * 3600)
     """Sinch repeats for days; whether it signs anew each time is not known."""

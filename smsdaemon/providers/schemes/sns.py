@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 
 from smsdaemon.domain.model import Verified, WireRequest
 from smsdaemon.errors import SignatureRefused
-from smsdaemon.ports import Fetch
+from smsdaemon.ports import Fetch, QueryRead
 from smsdaemon.providers.amazon import Topic, is_certificate_url, topic
 from smsdaemon.providers.certificates import SigningCertificates
 from smsdaemon.providers.signatures import (
@@ -51,6 +51,7 @@ class Sns:
     name: ClassVar[str] = "sns"
     takes: ClassVar[str] = "the topic's ARN (arn:aws:sns:REGION:ACCOUNT:NAME)"
     covers_body: ClassVar[bool] = True
+    reads_query: ClassVar[QueryRead] = "never"
 
     versions: tuple[str, ...] = some_of(("1", "2"), ("1", "2"))
     """SignatureVersion: 1 is SHA-1, and what topics have by default; 2 is SHA-256."""
@@ -90,6 +91,10 @@ class Sns:
         """Raises ValueError where it is no topic's ARN."""
         if topic(secret) is None:
             raise ValueError("it is no topic's ARN")
+
+    def is_public(self, secret: str) -> bool:
+        """Whether it is an ARN, which is in each of the topic's requests."""
+        return topic(secret) is not None
 
     def _envelope(self, request: WireRequest, secrets: Sequence[str]) -> tuple[Mapping[str, object], Topic]:
         expected = keys(secrets)

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from smsdaemon.domain.model import Verified, WireRequest
 from smsdaemon.errors import SignatureRefused
+from smsdaemon.ports import QueryRead
 from smsdaemon.providers.signatures import SharedSecret, header_name, is_one_of, keys, one_header, text
 
 
@@ -20,6 +21,7 @@ class StaticHeader(SharedSecret):
     name: ClassVar[str] = "static_header"
     takes: ClassVar[str] = "the secret that the provider sends in a header"
     covers_body: ClassVar[bool] = False
+    reads_query: ClassVar[QueryRead] = "always"
 
     header: str = header_name("authorization")
     prefix: str = text("")

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from smsdaemon.domain.model import Verified, WireRequest
 from smsdaemon.errors import SignatureRefused
+from smsdaemon.ports import QueryRead
 from smsdaemon.providers.signatures import (
     SKEW_SECONDS,
     as_bytes,
@@ -36,6 +37,7 @@ class Telnyx:
     name: ClassVar[str] = "telnyx"
     takes: ClassVar[str] = "the account's public key (base64, from Mission Control)"
     covers_body: ClassVar[bool] = True
+    reads_query: ClassVar[QueryRead] = "never"
 
     tolerance_seconds: int = seconds(300)
     skew_seconds: int = seconds(SKEW_SECONDS)
@@ -56,6 +58,10 @@ class Telnyx:
         """Raises ValueError where it is no public key."""
         if _public_key(as_bytes(secret)) is None:
             raise ValueError("it is not the base64 of a public key (32 bytes)")
+
+    def is_public(self, secret: str) -> bool:
+        """Whether it is a public key."""
+        return _public_key(as_bytes(secret)) is not None
 
 
 def _signed(key: bytes, signed: bytes, message: bytes) -> bool:

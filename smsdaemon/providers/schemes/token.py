@@ -10,6 +10,7 @@ from attrs import frozen
 
 from smsdaemon.domain.model import Verified, WireRequest
 from smsdaemon.errors import RequestRefused, SignatureRefused
+from smsdaemon.ports import QueryRead
 from smsdaemon.providers.content_type import content_type
 from smsdaemon.providers.fields import Values
 from smsdaemon.providers.form import read_form
@@ -27,6 +28,7 @@ class Token(SharedSecret):
     name: ClassVar[str] = "token"
     takes: ClassVar[str] = "the secret that the provider sends in a parameter of its requests"
     covers_body: ClassVar[bool] = False
+    reads_query: ClassVar[QueryRead] = "always"
 
     parameter: str = text("token")
     """Its name; upper and lower case are the same."""

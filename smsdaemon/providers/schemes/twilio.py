@@ -13,6 +13,7 @@ from attrs import frozen
 
 from smsdaemon.domain.model import Verified, WireRequest
 from smsdaemon.errors import SignatureRefused
+from smsdaemon.ports import QueryRead
 from smsdaemon.providers.signatures import (
     MAX_HEADER_LENGTH,
     SharedSecret,
@@ -46,6 +47,7 @@ class Twilio(SharedSecret):
     name: ClassVar[str] = "twilio"
     takes: ClassVar[str] = "the account's auth token (or the secret of a shared key for webhooks)"
     covers_body: ClassVar[bool] = True
+    reads_query: ClassVar[QueryRead] = "always"
 
     header: str = header_name("x-twilio-signature")
     settings_header: str = header_name("x-twilio-webhooks-signature-settings")

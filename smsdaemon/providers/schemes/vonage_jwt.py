@@ -11,6 +11,7 @@ from attrs import field, frozen, validators
 
 from smsdaemon.domain.model import Verified, WireRequest
 from smsdaemon.errors import SignatureRefused
+from smsdaemon.ports import QueryRead
 from smsdaemon.providers.json_web_tokens import (
     check_times,
     signed_claims,
@@ -38,6 +39,7 @@ class VonageJwt(SharedSecret):
     name: ClassVar[str] = "vonage_jwt"
     takes: ClassVar[str] = "the account's signature secret (not the API secret)"
     covers_body: ClassVar[bool] = True
+    reads_query: ClassVar[QueryRead] = "never"
 
     payload_hash_required: bool = field(default=True, validator=validators.instance_of(bool))
     """False: a token without the claim covers any body; where it is there, it is checked anyway."""
@@ -54,6 +56,6 @@ class VonageJwt(SharedSecret):
             told = text_claim(claims, "payload_hash").lower()
             if not is_one_of(told, (sha256(request.body).hexdigest().encode(),)):
                 raise SignatureRefused("the body is not the one that the token is of")
-        elif request.body and self.payload_hash_required:
+        elif self.payload_hash_required:
             raise SignatureRefused("the token has no payload_hash")
         return Verified(nonce=token_id(claims))

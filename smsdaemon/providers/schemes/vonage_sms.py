@@ -11,6 +11,7 @@ from attrs import frozen
 
 from smsdaemon.domain.model import Verified, WireRequest
 from smsdaemon.errors import SignatureRefused
+from smsdaemon.ports import QueryRead
 from smsdaemon.providers.signatures import (
     MAX_HEADER_LENGTH,
     MAX_NONCE_LENGTH,
@@ -47,6 +48,7 @@ class VonageSms(SharedSecret):
     name: ClassVar[str] = "vonage_sms"
     takes: ClassVar[str] = "the account's signature secret (not the API secret)"
     covers_body: ClassVar[bool] = True
+    reads_query: ClassVar[QueryRead] = "without a body"
 
     algorithms: tuple[str, ...] = some_of(_ALGORITHMS, _ALGORITHMS)
     """Those taken; md5hash is the plain hash with the secret behind, the others are HMACs."""
@@ -86,13 +88,21 @@ def _signature(key: bytes, message: bytes, algorithm: str) -> bytes:
 
 def _parameters(request: WireRequest) -> dict[bytes, bytes]:
     if request.body and is_json(request):
-        return {as_bytes(name): _as_sent(value) for name, value in signed_object(request.body).items()}
+        members = signed_object(request.body).items()
+        return _plain_names({as_bytes(name): _as_sent(value) for name, value in members})
     if request.body and not is_form(request):
         raise SignatureRefused("the signature covers no body but a form and JSON")
     pairs = signed_pairs(request.form) if request.body else signed_query(request.query)
     found = {name: value for name, _, value in pairs}
     if len(found) != len(pairs):
         raise SignatureRefused("a parameter comes twice")
+    return _plain_names(found)
+
+
+def _plain_names(found: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    # Names are signed as they are: one that holds a delimiter could stand for several fields.
+    if any(b"&" in name or b"=" in name for name in found):
+        raise SignatureRefused("a parameter's name holds & or =")
     return found
 
 

@@ -161,6 +161,28 @@ class SchemeTests(UnitTest):
         changed_request = evolve(request, url=url, query=url.partition("?")[2].encode())
         self.assertIsNotNone(refusal(signer, changed_request))
 
+    def test_a_form_of_vonage_that_is_cut_otherwise_is_refused(self) -> None:
+        signer = SIGNERS["vonage sms"]
+        for json in (True, False):
+            fields = {"b": "1", "c": "2"}
+            request = signer.sign(Sent(url="https://sms.example.com/x", fields=fields, json=json, at=AT))
+            self.assertIsNone(refusal(signer, request))
+            body = request.body.replace(b'"b": "1", "c": "2"', b'"b=1&c": "2"')
+            body = body.replace(b"b=1&c=2", b"b%3D1%26c=2")
+            self.assertNotEqual(body, request.body)
+            self.assertIn("name", str(refusal(signer, evolve(request, body=body))))
+
+    def test_what_stands_behind_a_number_sign_is_not_taken_for_unsigned_query(self) -> None:
+        chosen = {name: signer for name, signer in SIGNERS.items() if signer.covers_url}
+        self.assertIn("plivo v3", chosen)
+        for name, signer in chosen.items():
+            request = signer.sign(
+                Sent(url="https://sms.example.com/x?a=1", fields={"From": "1"}, json=False, at=AT)
+            )
+            self.assertIsNone(refusal(signer, request), name)
+            more = evolve(request, url=request.url + "#&Text=x", query=request.query + b"#&Text=x")
+            self.assertIsNotNone(refusal(signer, more), name)
+
     @ANY
     @given(NAMES, st.data())
     def test_a_changed_signature_is_refused(self, name: str, data: st.DataObject) -> None:

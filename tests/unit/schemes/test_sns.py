@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, succeed
 from smsdaemon.domain.model import Verified, WireRequest
 from smsdaemon.errors import FetchFailed, SignatureRefused
 from smsdaemon.ports import Fetch, HandshakeAnswer, PreparedScheme
-from smsdaemon.providers.certificates import MAX_UNDER_WAY
+from smsdaemon.providers.certificates import MAX_KEPT, MAX_UNDER_WAY
 from smsdaemon.providers.handshakes.sns_subscription import SnsSubscription
 from smsdaemon.providers.schemes.sns import Sns
 from tests.support.cases import UnitTest
@@ -295,6 +295,34 @@ class CertificateTests(SnsTest):
         for _, answer in network.asked:
             answer.errback(FetchFailed("away"))
         self.assertEqual(len(network.asked), MAX_UNDER_WAY)
+
+    def test_bogus_urls_neither_push_out_a_key_nor_keep_it_from_being_fetched_again(self) -> None:
+        self.verified(envelope())
+        bogus = Network(b"<html>")
+        for n in range(MAX_KEPT + 10):
+            self.prepare(bogus, SigningCertURL=f"https://{HOST}/{n}.pem").addErrback(lambda failure: None)
+        self.assertEqual(len(bogus.asked), MAX_KEPT + 10)
+        self.verified(envelope())
+        self.assertEqual(self.network.asked, [CERTIFICATE])
+        hanging = SilentNetwork()
+        for n in range(MAX_UNDER_WAY):
+            url = f"https://{HOST}/hangs-{n}.pem"
+            self.prepare(hanging, SigningCertURL=url).addErrback(lambda failure: None)
+        self.assertEqual(len(hanging.asked), MAX_UNDER_WAY)
+        tomorrow = NOW + timedelta(days=1, seconds=1)
+        self.verified(envelope(Timestamp=tomorrow.isoformat()), now=tomorrow)
+        self.assertEqual(self.network.asked, [CERTIFICATE] * 2)
+
+    def test_those_of_one_region_do_not_stand_in_the_way_of_another(self) -> None:
+        hanging = SilentNetwork()
+        for n in range(MAX_UNDER_WAY):
+            url = f"https://{HOST}/hangs-{n}.pem"
+            self.prepare(hanging, SigningCertURL=url).addErrback(lambda failure: None)
+        topic = TOPIC.replace("eu-central-1", "us-east-1")
+        url = CERTIFICATE.replace("eu-central-1", "us-east-1")
+        request = envelope(TopicArn=topic, SigningCertURL=url)
+        outcome(Deferred.fromCoroutine(self.scheme.prepare(request, [topic], NOW, self.network)))
+        self.assertEqual(self.network.asked, [url])
 
     def prepare(self, network: Fetch, **members: str) -> Deferred[object]:
         return Deferred.fromCoroutine(self.scheme.prepare(envelope(**members), [TOPIC], NOW, network))
