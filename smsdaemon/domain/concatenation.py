@@ -156,13 +156,16 @@ def _content(parts: Sequence[InboundSMS]) -> tuple[str, str, bytes | None]:
     """Text, encoding and raw bytes of these parts, which are in order.
 
     Bytes are joined before they are decoded, as a character may be split between two parts; where some
-    part's bytes are not known, or not of the same charset, there are only texts to join.
+    part's bytes are not known, or not of the same charset, there are only texts to join. What no charset
+    of ours decodes (binary, GSM 03.38) has its text from its provider's profile, and keeps its bytes.
     """
     raw = [_bytes_of(part) for part in parts]
     known = [value for value in raw if value is not None]
     encoding = _encoding(parts, known) if len(known) == len(parts) else None
     if encoding is None:
-        return "".join(part.text for part in parts), parts[0].encoding, None
+        text, label = "".join(part.text for part in parts), _one({part.encoding for part in parts})
+        whole = len(known) == len(parts) and label is not None and charset_label(label) is None
+        return text, parts[0].encoding, worth_keeping(b"".join(known), text) if whole else None
     by_number = {part_of(part).number: value for part, value in zip(parts, known, strict=True)}
     text = "".join(decode(run, encoding)[0] for run in _runs(by_number))
     return text, encoding, worth_keeping(b"".join(known), text)
@@ -180,9 +183,11 @@ def _bytes_of(part: InboundSMS) -> bytes | None:
     if part.raw_text is not None:
         return part.raw_text
     # What is ASCII in bytes and in text is not kept (domain.text.worth_keeping).
-    if not part.text.isascii() or charset_label(part.encoding) is None:
+    if not part.text.isascii():
         return None
     raw = part.text.encode("ascii")
+    if charset_label(part.encoding) is None:
+        return raw
     return raw if decode(raw, part.encoding)[0] == part.text else None
 
 

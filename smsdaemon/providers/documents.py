@@ -9,17 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn, Protocol
-from xml.etree.ElementTree import Element, ParseError
-
-from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
-from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
+from xml.etree.ElementTree import Element
 
 from smsdaemon.domain.forms import FormPairs, form_pairs, pair_count
 from smsdaemon.domain.reading import MAX_ENTRIES
-from smsdaemon.domain.text import bytes_again, charset_label, decode, decode_reversibly, storable
+from smsdaemon.domain.text import bytes_again, decode, decode_reversibly, storable
 from smsdaemon.errors import MalformedRequest
 from smsdaemon.providers.fields import Value, Values, check_count
 from smsdaemon.providers.selectors import Anywhere, Attribute, Every, Index, Member, PathStep, Selector, Where
+from smsdaemon.providers.xml_root import xml_root
 
 
 class Document(Protocol):
@@ -184,7 +182,7 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 
 class XmlDocument:
-    """An element; names are compared without their namespace."""
+    """An element; names have no namespace (xml_root.py)."""
 
     __slots__ = ("_element", "_encoding")
 
@@ -233,12 +231,13 @@ class XmlDocument:
 
 def _steps(element: Element, step: PathStep) -> list[Element | str]:
     if isinstance(step, Member):
-        children: list[Element | str] = [child for child in element if _local(child.tag) == step.name]
+        children: list[Element | str] = [child for child in element if child.tag == step.name]
         return children
     if isinstance(step, Attribute):
-        return [text for name, text in element.attrib.items() if _local(name) == step.name]
+        text = element.get(step.name)
+        return [] if text is None else [text]
     if isinstance(step, Anywhere):
-        found = next((inner for inner in element.iter() if _local(inner.tag) == step.name), None)
+        found = next((inner for inner in element.iter() if inner.tag == step.name), None)
         return [] if found is None else [found]
     return []
 
@@ -246,32 +245,9 @@ def _steps(element: Element, step: PathStep) -> list[Element | str]:
 def _says(element: Element, where: Where) -> bool:
     if where.key.startswith("@"):
         return element.get(where.key[1:]) == where.value
-    return any(_local(child.tag) == where.key and child.text == where.value for child in element)
-
-
-def _local(tag: Any) -> str:
-    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
+    return any(child.tag == where.key and child.text == where.value for child in element)
 
 
 def read_xml(raw: bytes, charset: str | None) -> XmlDocument:
     """The root element; without DTD, entities and whatever else makes little into much."""
-    label = None if charset is None else charset_label(charset)
-    try:
-        if label is not None:
-            return XmlDocument(_parsed(decode(raw, charset)[0]), label)
-        try:
-            return XmlDocument(_parsed(raw), "utf-8")
-        except ParseError:
-            # Careless senders declare UTF-8, or nothing, and send windows-1252.
-            text, encoding = decode(raw, None)
-            if encoding == "utf-8":
-                raise
-            return XmlDocument(_parsed(text), encoding)
-    # LookupError: an encoding that nobody knows. ValueError: what expat cannot even try.
-    except (ParseError, DefusedXmlException, ValueError, LookupError, RecursionError) as error:
-        raise MalformedRequest("the body is not valid XML") from error
-
-
-def _parsed(source: str | bytes) -> Element:
-    root: Element = fromstring(source, forbid_dtd=True)
-    return root
+    return XmlDocument(*xml_root(raw, charset))

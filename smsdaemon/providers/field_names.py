@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
-
 from smsdaemon.domain.forms import unescaped
 from smsdaemon.domain.text import charset_label
+from smsdaemon.errors import MalformedRequest
 from smsdaemon.providers.content_type import NO_TYPE, content_type
+from smsdaemon.providers.xml_root import xml_root
 
 MAX_NAMES = 100
 """Of one request; what comes after is not looked at."""
@@ -48,18 +48,19 @@ def fell_back(encoding: str, kind: str) -> bool:
 
 def _names(query: bytes, kind: str, body: bytes) -> Iterator[str]:
     yield from _of_pairs(query)
-    declared = (content_type(kind) if kind else NO_TYPE).type
+    given = content_type(kind) if kind else NO_TYPE
+    declared = given.type
     try:
         if declared.endswith("json") or body[:1] in (b"{", b"["):
             yield from _of_json(json.loads(body))
         elif declared.endswith("xml") or body[:1] == b"<":
-            yield from _of_xml(fromstring(body, forbid_dtd=True))
+            yield from _of_xml(xml_root(body, given.charset)[0])
         elif declared == "multipart/form-data":
             yield from (name.decode("latin-1") for name in re.findall(rb'; ?name="?([^";\r\n]{1,64})', body))
         elif declared in ("", "application/x-www-form-urlencoded"):
             yield from _of_pairs(body)
     # Whatever it is: it was read by somebody who knows better, and this is only about names.
-    except (ValueError, RecursionError, SyntaxError, LookupError):
+    except (ValueError, RecursionError, MalformedRequest):
         return
 
 
@@ -92,15 +93,10 @@ def _of_xml(root: Element) -> Iterator[str]:
         if not waiting:
             return
         path, element, depth = waiting.pop()
-        yield from (f"{path}@{_local(name)}" for name in element.attrib)
+        yield from (f"{path}@{name}" for name in element.attrib)
         children = list(element)
         if not children and path:
             yield path
         if depth < _MAX_DEPTH:
             for child in children[:100]:
-                name = _local(child.tag)
-                waiting.append((f"{path}.{name}" if path else name, child, depth + 1))
-
-
-def _local(tag: object) -> str:
-    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
+                waiting.append((f"{path}.{child.tag}" if path else child.tag, child, depth + 1))

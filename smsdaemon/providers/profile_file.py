@@ -11,6 +11,7 @@ from typing import Any, cast
 from attrs import evolve, fields
 
 from smsdaemon.domain.reading import GENERIC
+from smsdaemon.domain.text import charset_label
 from smsdaemon.errors import ConfigurationError
 from smsdaemon.ports import Handshake, PreparedScheme, Scheme
 from smsdaemon.providers import times
@@ -31,6 +32,7 @@ from smsdaemon.providers.profile import (
     TimeRule,
     all_selectors,
 )
+from smsdaemon.providers.profile_checks import check_together
 from smsdaemon.providers.profile_parts import alternatives, answer, answers, conditions
 from smsdaemon.providers.profile_table import Problems, Table
 from smsdaemon.providers.schemes import make_scheme
@@ -60,7 +62,7 @@ def parse(content: bytes, name: str, file: str) -> Profile:
     found = _profile(table, name, file)
     table.close()
     if not problems.lines:
-        _check_together(found, problems)
+        check_together(found, problems)
     if problems.lines:
         raise ConfigurationError(problems.lines)
     return evolve(found, wanted=_wanted(found))
@@ -123,7 +125,7 @@ def _request(table: Table | None) -> RequestRules:
     found = RequestRules(
         formats=_formats(table),
         separator=table.choice("separator", ("&", ";"), "&").encode(),
-        charset=_charset(table),
+        charset=table.made("charset", _charset_of_requests, None),
         charset_from=table.made("charset_from", selector, None),
         last_value=table.choice("repeated", ("first", "last"), "first") == "last",
         batch=table.made("batch", lambda text: () if text == "$" else path(text), None),
@@ -150,16 +152,20 @@ def _formats(table: Table) -> Mapping[str, BodyFormat]:
     return types
 
 
-def _charset(table: Table, key: str = "charset") -> str | None:
-    def known(text: str) -> str:
-        if not is_charset(text):
-            raise ValueError(
-                f'"{text}" is not known; allowed: charsets as in "iso-8859-1" or "utf-16be",'
-                f' "{GSM}", "{GSM_PACKED}" and "{BINARY}"'
-            )
-        return text
+def _charset_of_requests(text: str) -> str:
+    if charset_label(text) is None:
+        only = ", which texts can have ([[text.rules]])" if is_charset(text) else ""
+        raise ValueError(f'"{text}" is not known{only}; allowed: as in "iso-8859-1" or "utf-16be"')
+    return text
 
-    return table.made(key, known, None)
+
+def _charset_of_texts(text: str) -> str:
+    if not is_charset(text):
+        raise ValueError(
+            f'"{text}" is not known; allowed: charsets as in "iso-8859-1" or "utf-16be",'
+            f' "{GSM}", "{GSM_PACKED}" and "{BINARY}"'
+        )
+    return text
 
 
 def _inner(table: Table | None) -> Inner | None:
@@ -229,7 +235,7 @@ def _text(table: Table | None) -> TextRules:
                 when=conditions(entry, "when"),
                 alternatives=alternatives(entry, "field") if entry.has("field") else None,
                 wrapping=entry.choice("written", WRAPPINGS, "text"),
-                charset=_charset(entry),
+                charset=entry.made("charset", _charset_of_texts, None),
                 charset_from=entry.made("charset_from", selector, None),
             )
         )
@@ -266,7 +272,7 @@ def _time(table: Table | None) -> TimeRule | None:
         return None
     formats = table.strings("formats", ("iso",))
     for wanted in formats:
-        if wanted not in times.NAMED_FORMATS and "%" not in wanted:
+        if not times.is_format(wanted):
             named = ", ".join(f'"{name}"' for name in times.NAMED_FORMATS)
             table.wrong("formats", f'"{wanted}" is not allowed; allowed: {named} or as of strptime')
     utc: tzinfo = UTC
@@ -324,18 +330,6 @@ def _given(table: Table) -> dict[str, Any]:
 
 
 # --- all together -----------------------------------------------------------------------------
-
-
-def _check_together(profile: Profile, problems: Problems) -> None:
-    if not profile.fields.text and not profile.text.may_be_missing:
-        have = profile.text.rules and all(rule.alternatives for rule in profile.text.rules)
-        if not have:
-            problems.add("fields.text", "is missing; allowed: where the text stands")
-    formats = set(profile.request.formats.values())
-    if profile.request.batch is not None and profile.request.inner is None and not formats & {"json", "xml"}:
-        problems.add("request.batch", 'only with body = "json" or "xml"; a form has no list')
-    if "PUT" in profile.methods and not formats:
-        problems.add("methods", "PUT needs a body format")
 
 
 def _wanted(profile: Profile) -> frozenset[bytes]:

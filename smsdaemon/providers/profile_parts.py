@@ -6,7 +6,7 @@ from typing import Any
 
 from smsdaemon.providers.profile import Alternative, Alternatives, AnswerRule, Answers, Condition
 from smsdaemon.providers.profile_table import Table
-from smsdaemon.providers.selectors import selector
+from smsdaemon.providers.selectors import is_header_name, selector
 from smsdaemon.providers.templates import header_template, template
 
 _ALLOWED = 'a selector, { path = "…", when = { … } }, { constant = "…" }, or a list of these'
@@ -110,6 +110,9 @@ def answer(table: Table | None, least: int, most: int) -> AnswerRule | None:
     if not kind.isascii() or not kind.isprintable():
         table.wrong("content_type", "allowed: a content type")
     headers = table.table("headers")
+    for name in [] if headers is None else headers.names():
+        if not is_header_name(name):
+            table.wrong("headers", f'"{name}" is no name of a header; allowed: as in "X-Message-Id"')
     rule = AnswerRule(
         status=status if table.has("status") else (200 if least == 200 else None),
         content_type=kind,

@@ -24,6 +24,7 @@ Place = Literal["entry", "request", "query", "header", "body"]
 _MAX_LENGTH = 200
 _MAX_STEPS = 16
 _PREFIXES: dict[str, Place] = {"header": "header", "query": "query", "request": "request"}
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _NAME = r'(?:"(?P<quoted>[^"]+)"|(?P<name>[^.\[\]"@]+))'
 _INDEX = r"\[(?P<index>\d{1,4})\]"
 _ALL = r"(?P<all>\[\*\])"
@@ -94,6 +95,11 @@ class Selector:
         return any(isinstance(step, Every) for step in self.path)
 
 
+def is_header_name(text: str) -> bool:
+    """Whether a header can be called that (RFC 9110, 5.6.2)."""
+    return _HEADER.fullmatch(text) is not None
+
+
 def selector(text: str) -> Selector:
     """Compile; raises ValueError, whose text continues a sentence that begins with the key."""
     if not text or len(text) > _MAX_LENGTH:
@@ -107,6 +113,8 @@ def selector(text: str) -> Selector:
     if not rest:
         raise ValueError(f'must name something after "{prefix}:"')
     if place == "header":
+        if not is_header_name(rest):
+            raise ValueError(f'"{rest}" is no name of a header')
         return Selector(text, place, rest.lower(), b"", ())
     return Selector(text, place, rest, rest.encode(), path(rest) if place == "request" else ())
 

@@ -58,7 +58,9 @@ def template(text: str, content_type: str) -> Template:
 
 
 def header_template(text: str) -> Template:
-    """The value of a header: whatever is put in cannot end it."""
+    """The value of a header: whatever is put in cannot end it. Raises ValueError."""
+    if not text.isascii() or (text and not text.isprintable()):
+        raise ValueError("must be of printable ASCII, on one line")
     return Template(template(text, "").pieces, _in_header)
 
 

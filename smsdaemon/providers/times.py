@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
@@ -9,6 +10,17 @@ from zoneinfo import ZoneInfo
 NAMED_FORMATS = ("iso", "unix", "unix_ms")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_LENGTH = 64
+_DIRECTIVE = re.compile("%(.?)", re.DOTALL)
+_DIRECTIVES = frozenset("aAbBdfHIjmMpSwyYzZ")
+"""Of strptime(); without those that mean something else in each locale."""
+
+
+def is_format(text: str) -> bool:
+    """Whether a profile may name it: each directive is known, and there once."""
+    found = [letter for letter in _DIRECTIVE.findall(text) if letter != "%"]
+    return text in NAMED_FORMATS or (
+        bool(found) and len(set(found)) == len(found) and set(found) <= _DIRECTIVES
+    )
 
 
 def zone(name: str) -> tzinfo:

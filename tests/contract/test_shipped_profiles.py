@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from functools import reduce
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 from attrs import evolve
 
+from smsdaemon.domain.concatenation import Concatenation, joined
 from smsdaemon.domain.model import Part, Submission, WireRequest
 from smsdaemon.domain.reading import ProviderAnswer
 from smsdaemon.providers.catalogue import load
 from smsdaemon.providers.loaded import LoadedProfile
 from tests.support.cases import UnitTest
+from tests.support.sms_parts import part as sms_part
 from tests.support.vectors import BASE_URL, request_of, vectors, wire_request
 
 PROFILES = load(None)
@@ -71,6 +75,11 @@ def posted(document: object) -> WireRequest:
 
 def got(**fields: str | bytes) -> WireRequest:
     return wire_request("GET", f"{BASE_URL}/SMSReceiver/x?{urlencode(fields)}")
+
+
+def form(**fields: str | bytes) -> WireRequest:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    return wire_request("POST", BASE_URL + "/SMSReceiver/x", headers, urlencode(fields).encode())
 
 
 def example(name: str) -> WireRequest:
@@ -247,8 +256,64 @@ class TextTests(UnitTest):
 
     def test_a_medium_is_not_taken_for_a_text(self) -> None:
         sms = {"type": "mo_media", "id": "1", "to": "1", "from": "49"}
-        self.assertEqual(read("sinch", posted(sms | {"body": {"message": "m", "media": []}})).text, "m")
-        self.assertEqual(read("sinch", posted(sms | {"body": {"media": []}})).text, "")
+        for name in ("sinch", "mblox"):
+            self.assertEqual(read(name, posted(sms | {"body": {"message": "m", "media": []}})).text, "m")
+            self.assertEqual(read(name, posted(sms | {"body": {"media": []}})).text, "")
+        reading = PROFILES["mblox"].read(posted(sms | {"type": "delivery_report_sms"}))
+        self.assertEqual((reading.kind, reading.name), ("not_an_sms", "status report"))
+
+    def test_thinq_s_mms_have_their_text(self) -> None:
+        sms = {"from": "2065551234", "to": "2065551212", "type": "mms", "message": "hello there"}
+        self.assertEqual(read("thinq", form(**sms)).text, "hello there")
+
+    def test_receipts_of_bulkvs_and_inteliquent_are_no_sms(self) -> None:
+        bulkvs = {"From": "49", "To": ["1"], "Message": "id:1 stat:DELIVRD"}
+        other = {"from": "49", "to": ["1"], "text": "", "referenceId": "1"}
+        for name, report, sms in (
+            ("bulkvs", bulkvs | {"DeliveryReceipt": True}, bulkvs | {"DeliveryReceipt": False}),
+            ("bulkvs", bulkvs | {"DeliveryReceipt": "true"}, bulkvs | {"DeliveryReceipt": ""}),
+            ("bulkvs", bulkvs | {"DeliveryReceipt": "1"}, bulkvs),
+            (
+                "inteliquent",
+                other | {"deliveryReceipt": True},
+                other | {"deliveryReceipt": False},
+            ),
+        ):
+            reading = PROFILES[name].read(posted(report))
+            self.assertEqual((reading.kind, reading.name), ("not_an_sms", "status report"))
+            self.assertEqual(read(name, posted(sms)).receiver, "1")
+
+    def test_kannel_s_charset_of_the_url_counts(self) -> None:
+        fields = {"from": "49", "to": "1"}
+        for charset, text in (("UTF-16BE", "ä \u2020 😀"), ("UTF-8", "ä"), ("ISO-8859-1", "ä")):
+            sms = read("kannel", got(**fields, text=text.encode(charset), charset=charset))
+            self.assertEqual((sms.text, sms.encoding, sms.sender), (text, charset.lower(), "49"))
+        sms = read("kannel", got(**fields, text=b"\xff\x00", charset="8-BIT", coding="1"))
+        self.assertEqual((sms.text, sms.encoding, sms.raw_text), ("", "binary", b"\xff\x00"))
+
+    def test_clickatell_s_charset_counts_for_the_text_only_and_forms_are_decoded_once(self) -> None:
+        for name, numbers in (
+            ("clickatell", {"fromNumber": "49", "toNumber": "1"}),
+            ("clickatell-classic", {"from": "49", "to": "1"}),
+        ):
+            for charset, text in (("ISO-8859-1", "café 1+1 %41"), ("UTF-16BE", "ü 😀"), ("UTF-8", "ü")):
+                sms = read(name, form(**numbers, text=text.encode(charset), charset=charset))
+                self.assertEqual((sms.text, sms.sender, sms.receiver), (text, "49", "1"), (name, charset))
+
+    def test_openmarket_s_binary_parts_keep_their_bytes(self) -> None:
+        parts = [
+            read("openmarket-uk", got(smsto="1", smsfrom="49", bits="8", smsmsg=text, smsudh=udh))
+            for text, udh in (("DEADBEEF01", "0500032A0201"), ("02FF", "0500032A0202"))
+        ]
+        whole = reduce(
+            Concatenation.with_part,
+            (sms_part("", 0, part=p.part, encoding=p.encoding, raw_text=p.raw_text) for p in parts),
+            Concatenation(id=UUID(int=0), parts={}),
+        )
+        sms = joined(evolve(whole, id=whole.first.id))
+        self.assertEqual(
+            (sms.text, sms.encoding, sms.raw_text), ("", "binary", bytes.fromhex("DEADBEEF0102FF"))
+        )
 
     def test_android_s_data_sms_are_kept_as_bytes(self) -> None:
         payload = {
@@ -261,7 +326,7 @@ class TextTests(UnitTest):
         self.assertEqual((sms.receiver, sms.text, sms.encoding), ("1", "", "binary"))
 
     def test_percent_signs_of_bulkvs_and_clickatell_survive(self) -> None:
-        sms = {"From": "49", "To": ["1"], "Message": "50%25 + more"}
+        sms = {"From": "49", "To": ["1"], "Message": "50%25+%2B+more"}
         self.assertEqual(read("bulkvs", posted(sms)).text, "50% + more")
         click = {"fromNumber": "49", "toNumber": "1", "text": "50% + more", "charset": "UTF-8"}
         self.assertEqual(read("clickatell", posted(click)).text, "50% + more")

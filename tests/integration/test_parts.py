@@ -85,6 +85,13 @@ class AcceptTests(PartsTest):
         rows = await self.pool.query("SELECT text, encoding, raw_text FROM message")
         self.assertEqual([(t, e, bytes(r)) for t, e, r in rows], [("grüße 👋", "utf-16be", raw)])
 
+    async def test_binary_parts_keep_their_bytes(self) -> None:
+        raw = b"\xde\xad\xbe\xef"
+        for number, piece in [(2, raw[2:]), (1, raw[:2])]:
+            await self.accept(part("", number, encoding="binary", raw_text=piece))
+        rows = await self.pool.query("SELECT text, encoding, raw_text FROM message")
+        self.assertEqual([(t, e, bytes(r)) for t, e, r in rows], [("", "binary", raw)])
+
     async def test_all_at_once_over_two_nodes(self) -> None:
         other = self.another_store()
         parts = [part(f"{n},", n, 20) for n in range(1, 21)]

@@ -98,6 +98,18 @@ class JoiningTests(UnitTest):
         sms = joined(whole_of(part("grü", 1), raw_part("ße".encode(), 2)))
         self.assertEqual((sms.text, sms.raw_text), ("grüße", None))
 
+    def test_bytes_that_no_charset_decodes_are_kept_and_their_texts_joined(self) -> None:
+        binary = [part("", n, 3, encoding="binary", raw_text=raw) for n, raw in ((1, b"\xde"), (3, b"\xbe"))]
+        nothing = part("", 2, 3, encoding="binary")
+        sms = joined(whole_of(*binary, nothing))
+        self.assertEqual((sms.text, sms.encoding, sms.raw_text), ("", "binary", b"\xde\xbe"))
+        euro = part("€ ", 1, encoding="gsm0338", raw_text=b"\x1be ")
+        sms = joined(whole_of(euro, part("plain", 2, encoding="gsm0338")))
+        self.assertEqual((sms.text, sms.encoding, sms.raw_text), ("€ plain", "gsm0338", b"\x1be plain"))
+        self.assertIsNone(joined(whole_of(part("a", 1, encoding="gsm0338"), nothing)).raw_text)
+        ascii = [part(text, n, encoding="gsm0338") for n, text in ((1, "a"), (2, "b"))]
+        self.assertIsNone(joined(whole_of(*ascii)).raw_text)
+
     def test_two_halves_over_a_gap_make_no_character(self) -> None:
         pair = "👋".encode("utf-16-be")
         high = raw_part(b"\0a" + pair[:2], 1, 3, charset="utf-16be")

@@ -112,6 +112,45 @@ body = "teapot"
         self.assertEqual(len(problems_of(text)), 1)
         self.assertEqual(problems_of(text + "[text]\nmay_be_missing = true\n"), [])
 
+    def test_what_would_load_and_never_read_a_request_right_is_refused(self) -> None:
+        xml, both = '[request]\nbody = ["xml"]\n', '[request]\nbody = ["json", "xml"]\n'
+        json, get = '[request]\nbody = ["json"]\n', 'methods = ["GET"]\n[request]\n'
+        inner = '[request]\ndocument = { field = "x", format = "%s" }\nbatch = "a"\n'
+        for more, problem in (
+            ('[request]\ncharset = "gsm0338"\n', 'request.charset: "gsm0338" is not known, which texts can'),
+            ('[request]\ncharset = "binary"\n', 'request.charset: "binary" is not known, which texts can'),
+            (f'{json}batch = "a[*].b"\n', "request.batch: must not have [*]"),
+            (f'{both}batch = "a[*]"\n', "request.batch: must not have [*]"),
+            (f'{xml}batch = "$"\n', "request.batch: leads to no list"),
+            (f'{xml}batch = "a[0]"\n', "request.batch: leads to no list"),
+            (f'{json}batch = "a@b"\n', "request.batch: leads to no list"),
+            (f'{json}batch = "a[b=c]"\n', "request.batch: leads to no list"),
+            (inner % "form", "request.batch: only with"),
+            (f'{get}body = ["json"]\n', "request.body: is not read of GET"),
+            (
+                f'{get}body = ["form"]\ncontent_types = {{ "a/b" = "xml" }}\n',
+                "request.body: is not read of GET",
+            ),
+            ('[time]\nfield = "t"\nformats = ["%Q"]\n', 'time.formats: "%Q" is not allowed'),
+            ('[time]\nfield = "t"\nformats = ["%d %d"]\n', 'time.formats: "%d %d" is not allowed'),
+            ('[time]\nfield = "t"\nformats = ["%H:%"]\n', 'time.formats: "%H:%" is not allowed'),
+            ('[answers.success.headers]\n"X\\nY" = "a"\n', 'answers.success.headers: "X\\nY" is no name'),
+            ('[answers.success.headers]\nX = "a\\nb"\n', "answers.success.headers.X: must be of printable"),
+            ('[is_sms]\nwhen = { "header:X\\nY" = true }\n', "is_sms.when.header:X"),
+        ):
+            text = GOOD.replace("[fields]", f"{more}[fields]")
+            found = problems_of(text)
+            self.assertEqual(len(found), 1, more)
+            self.assertTrue(found[0].startswith(f"x.toml: {problem}"), found)
+        for more in (
+            f'{both}batch = "$"\n',
+            f'{json}batch = "$"\n',
+            inner % "xml",
+            f'{get}body = ["form"]\n',
+        ):
+            text = GOOD.replace("[fields]", f"{more}[fields]")
+            self.assertEqual(problems_of(text), [], more)
+
     def test_selectors_that_lead_nowhere_are_refused(self) -> None:
         for text in ("", "a..b", "a[", "a[x", ".a", "header:", "a.", "a" * 201, "//", ".".join("a" * 17)):
             with self.assertRaises(ValueError, msg=text):
