@@ -8,20 +8,22 @@ import shutil
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 import click
 from attrs import frozen
-from twisted.internet.defer import DeferredSemaphore, gatherResults
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.defer import DeferredSemaphore, TimeoutError, gatherResults
+from twisted.internet.endpoints import connectProtocol
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Protocol
 
+from smsdaemon.backends.addresses import NamedEndpoint
+from smsdaemon.backends.names import Names, system_look_up
 from smsdaemon.certificates import read_chain, read_pair, validity_problem
 from smsdaemon.cli.session import Reactor, config_option, database, json_option, read_settings, run
-from smsdaemon.errors import ConfigurationError, SmsDaemonError
+from smsdaemon.errors import ConfigurationError, SmsDaemonError, TargetUnreachable
 from smsdaemon.log import printable
 from smsdaemon.providers.catalogue import load as load_profiles
 from smsdaemon.settings import Settings
@@ -205,22 +207,32 @@ async def _database(reactor: Reactor, settings: Settings, pool: Pool) -> AsyncIt
 async def _targets(reactor: Reactor, targets: list[TargetState]) -> list[Finding]:
     """A TCP connection to each, many at once; nothing is sent."""
     tokens = DeferredSemaphore(AT_ONCE)
-    checks = [tokens.run(_target, reactor, target) for target in targets if not target.removed]
-    return list(await gatherResults(checks))
+    names = Names(reactor=cast(Any, reactor), look_up=system_look_up, patience=CONNECT_SECONDS)
+    checks = [tokens.run(_target, reactor, names, target) for target in targets if not target.removed]
+    try:
+        return list(await gatherResults(checks))
+    finally:
+        names.close()
 
 
-async def _target(reactor: Reactor, target: TargetState) -> Finding:
+async def _target(reactor: Reactor, names: Names, target: TargetState) -> Finding:
     name = f"target {target.client}/{target.name}"
     parts = urlsplit(target.url)
     if parts.scheme not in ("http", "https") or parts.hostname is None:
         return Finding("ok", name, f"{parts.scheme}: needs no connection")
     where = f"{parts.hostname} port {parts.port or DEFAULT_PORTS[parts.scheme]}"
-    endpoint = HostnameEndpoint(
-        reactor, parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme], timeout=CONNECT_SECONDS
+    endpoint = NamedEndpoint(
+        reactor=cast(Any, reactor),
+        names=names,
+        host=parts.hostname,
+        port=parts.port or DEFAULT_PORTS[parts.scheme],
+        timeout=CONNECT_SECONDS,
     )
     try:
-        protocol = await connectProtocol(endpoint, Protocol())
-    except (ConnectError, DNSLookupError, OSError, ValueError) as error:
+        protocol = await connectProtocol(endpoint, Protocol()).addTimeout(2 * CONNECT_SECONDS, reactor)
+    except TimeoutError:
+        return Finding("WARN", name, f"{where}: its name was not found in time")
+    except (ConnectError, OSError, ValueError, TargetUnreachable) as error:
         why = str(error).strip().rstrip(".") or type(error).__name__
         return Finding("WARN", name, f"{where}: {why.splitlines()[0]}")
     cast(ITCPTransport, protocol.transport).loseConnection()

@@ -230,7 +230,7 @@ class ProfileReader:
         if kind == "json":
             return read_json(raw, "utf-8" if value[2] is None else value[1])
         if kind == "xml":
-            return read_xml(raw, None)
+            return read_xml(raw, "utf-8" if value[2] is None else None)
         return Pairs((read_pairs(raw, self.profile.wanted, charset, b"&")[0],), last=False)
 
     # --- one SMS ---------------------------------------------------------------------------------

@@ -262,9 +262,10 @@ class TextTests(UnitTest):
         reading = PROFILES["mblox"].read(posted(sms | {"type": "delivery_report_sms"}))
         self.assertEqual((reading.kind, reading.name), ("not_an_sms", "status report"))
 
-    def test_thinq_s_mms_have_their_text(self) -> None:
+    def test_of_thinq_s_mms_the_bytes_are_kept(self) -> None:
         sms = {"from": "2065551234", "to": "2065551212", "type": "mms", "message": "hello there"}
-        self.assertEqual(read("thinq", form(**sms)).text, "hello there")
+        found = read("thinq", form(**sms))
+        self.assertEqual((found.text, found.encoding, found.raw_text), ("", "binary", b"hello there"))
 
     def test_receipts_of_bulkvs_and_inteliquent_are_no_sms(self) -> None:
         bulkvs = {"From": "49", "To": ["1"], "Message": "id:1 stat:DELIVRD"}
