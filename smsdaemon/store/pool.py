@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -160,8 +160,15 @@ def _fire(d: Deferred[T], outcome: Any) -> None:
 # --- notifications ----------------------------------------------------------------------------
 
 
+LISTEN_AGAIN_SECONDS = 1.0
+
+
 class Listener:
-    """A connection of its own that hears NOTIFY on some channels, and listens again after a loss."""
+    """A connection of its own that hears NOTIFY on some channels, and listens again after a loss.
+
+    Also where the connection lives and LISTEN failed: a standby that is promoted later keeps its
+    connections, so that nothing else would make it listen.
+    """
 
     def __init__(
         self,
@@ -177,18 +184,46 @@ class Listener:
         full = complete_dsn(dsn, statement_timeout=5.0, name="smsdaemon listener")
         self._line = Lifeline(dsn=full, reactor=reactor, on_up=self._listen, on_down=lambda why: None)
         self._line.connection.addNotifyObserver(self._heard)
+        self._reactor = reactor
+        self._again: IDelayedCall | None = None
+        self._closed = False
+        self._last_trouble = ""
 
     def start(self) -> None:
         self._line.start()
 
     def close(self) -> None:
+        self._closed = True
+        self._no_more_tries()
         self._line.close()
 
     def _listen(self, connection: Connection) -> None:
+        self._no_more_tries()
         d = connection.rows(";".join(f"LISTEN {channel}" for channel in self._channels))
-        d.addCallback(lambda _: self._on_listening())
-        d.addErrback(translate)
-        d.addErrback(lambda f: self._log.warn("cannot listen: {why}", why=str(f.value)))
+        d.addCallbacks(self._listens, self._not_listening, errbackArgs=(connection,))
+        d.addErrback(lambda f: self._log.failure("what was not heard was not read", failure=f))
+
+    def _listens(self, _: Rows) -> None:
+        self._last_trouble = ""
+        self._on_listening()
+
+    def _not_listening(self, failure: Failure, connection: Connection) -> None:
+        if self._closed:
+            return
+        why = str(failure.value)
+        if why != self._last_trouble:
+            self._log.warn("cannot listen: {why}", why=why)
+            self._last_trouble = why
+        self._no_more_tries()
+        self._again = self._reactor.callLater(LISTEN_AGAIN_SECONDS, self._try_again, connection)
+
+    def _try_again(self, connection: Connection) -> None:
+        if self._line.alive:  # otherwise it is called when the connection is back
+            self._listen(connection)
+
+    def _no_more_tries(self) -> None:
+        if self._again is not None and self._again.active():
+            self._again.cancel()
 
     def _heard(self, notify: Any) -> None:
         callback = self._channels.get(notify.channel)

@@ -11,6 +11,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.task import deferLater
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -20,6 +21,7 @@ from smsdaemon.store.pool import Listener, Pool, Run
 from smsdaemon.store.prepared import PLANNED_AT_LEAST_FOR_SECONDS, SLOW_SECONDS, Prepared
 from tests.support.cases import ReactorTest, UnitTest
 from tests.support.cutting_proxy import CuttingProxy
+from tests.support.journals import lines_said, until
 from tests.support.postgres import PrivateServer, fresh_database
 
 reactor = cast(Any, _reactor)
@@ -277,6 +279,44 @@ class ListenerTests(PoolTest):
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name = 'smsdaemon listener' AND datname = current_database()"
             )
+
+    async def test_a_listener_that_came_to_a_standby_listens_once_that_is_promoted(self) -> None:
+        server = PrivateServer(self)
+        server.start()
+        server.stop()
+        server.make_standby()
+        await server.restart()
+        said = lines_said(self, LogLevel.warn, "smsdaemon.store")
+        heard: list[str] = []
+        listening: list[bool] = []
+        listener = Listener(
+            dsn=server.dsn,
+            channels={"news": lambda: heard.append("news")},
+            on_listening=lambda: listening.append(True),
+            reactor=reactor,
+        )
+        self.addCleanup(listener.close)
+        listener.start()
+        await until(lambda: said)
+        self.assertEqual(listening, [])
+        pool = self.make_pool(server.dsn, size=1)
+        self.assertEqual(await pool.query("SELECT pg_promote()"), [(True,)])
+        await until(lambda: listening)
+        await pool.query("NOTIFY news")
+        await until(lambda: heard)
+        self.assertEqual(len(said), 1)
+
+    async def test_a_listener_that_is_closed_while_it_cannot_listen_leaves_nothing_behind(self) -> None:
+        said = lines_said(self, LogLevel.warn, "smsdaemon.store")
+        listener = Listener(
+            dsn=await fresh_database(self),
+            channels={"no channel's name": lambda: None},
+            on_listening=lambda: None,
+            reactor=reactor,
+        )
+        listener.start()
+        await until(lambda: said)
+        listener.close()
 
 
 class DsnTests(UnitTest):
