@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from smsdaemon.errors import StoreUnavailable
+from smsdaemon.samples import Samples
 from smsdaemon.store.driver import Connection, Lifeline, Rows, complete_dsn, fetch, translate
 
 T = TypeVar("T")
@@ -33,7 +34,13 @@ class Pool:
         self._log = Logger(namespace="smsdaemon.store")
         full = complete_dsn(dsn, statement_timeout=statement_timeout)
         self._lifelines = [
-            Lifeline(dsn=full, reactor=reactor, on_up=self._came_up, on_down=self._went_down)
+            Lifeline(
+                dsn=full,
+                reactor=reactor,
+                on_up=self._came_up,
+                on_down=self._went_down,
+                on_unfit=self._is_unfit,
+            )
             for _ in range(size)
         ]
         self._of = {line.connection: line for line in self._lifelines}
@@ -42,6 +49,7 @@ class Pool:
         self._lent: set[Connection] = set()
         self._drained: Deferred[None] | None = None
         self._last_trouble = ""
+        self._samples = Samples(reactor.seconds)
 
     @property
     def alive(self) -> int:
@@ -68,7 +76,7 @@ class Pool:
 
     def transaction(self, interaction: Callable[[Run], Coroutine[Any, Any, T]]) -> Deferred[T]:
         """Run an async function that is given ``run(sql, params)``, as one transaction."""
-        return self.lend(lambda connection: connection.runInteraction(interaction_of(interaction)))
+        return self.lend(lambda connection: connection.steps(interaction_of(interaction)))
 
     def lend(self, use: Callable[[Connection], Deferred[T]]) -> Deferred[T]:
         """Call ``use`` with a connection when one is free; it is free again when that ends.
@@ -130,6 +138,12 @@ class Pool:
             self._log.warn("PostgreSQL is not reachable: {why}", why=why)
             self._last_trouble = why
 
+    def _is_unfit(self, why: str) -> None:
+        more = self._samples.take(why)
+        if more is not None:
+            said = "PostgreSQL is not as it should be: {why} ({more} more since the last such line)"
+            self._log.error(said, why=why, more=more)
+
     def _close_if_drained(self) -> None:
         if self._drained is not None and not self._lent and not self._drained.called:
             for line in self._lifelines:
@@ -138,7 +152,7 @@ class Pool:
 
 
 def interaction_of(steps: Callable[[Run], Coroutine[Any, Any, T]]) -> Callable[[Any], Deferred[T]]:
-    """What a connection's runInteraction() takes: ``steps`` as one transaction."""
+    """What Connection.steps() takes: ``steps`` as one transaction."""
 
     def in_transaction(cursor: Any) -> Deferred[T]:
         async def run(sql: str, params: object = None) -> Rows:
@@ -182,7 +196,13 @@ class Listener:
         self._channels, self._on_listening = channels, on_listening
         self._log = Logger(namespace="smsdaemon.store")
         full = complete_dsn(dsn, statement_timeout=5.0, name="smsdaemon listener")
-        self._line = Lifeline(dsn=full, reactor=reactor, on_up=self._listen, on_down=lambda why: None)
+        self._line = Lifeline(
+            dsn=full,
+            reactor=reactor,
+            on_up=self._listen,
+            on_down=lambda why: None,
+            on_unfit=lambda why: None,
+        )
         self._line.connection.addNotifyObserver(self._heard)
         self._reactor = reactor
         self._again: IDelayedCall | None = None

@@ -15,7 +15,7 @@ from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable
+from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable, StoreUnfit
 from smsdaemon.store.driver import complete_dsn
 from smsdaemon.store.pool import Listener, Pool, Run
 from smsdaemon.store.prepared import PLANNED_AT_LEAST_FOR_SECONDS, SLOW_SECONDS, Prepared
@@ -70,6 +70,33 @@ class QueryTests(PoolTest):
         refused = await self.assertFailure(self.pool.query("SELECT 'secret text'::integer"), StoreRefused)
         self.assertNotIn("7654321", str(conflict))
         self.assertNotIn("secret", str(refused))
+
+    async def test_only_values_are_refused_for_good_and_all_else_may_be_mended(self) -> None:
+        raising = "DO $$BEGIN RAISE EXCEPTION USING ERRCODE = '{}'; END$$"
+        refused = ("22P05", "22001", "23502", "23503", "23514")
+        unfit = ("42P01", "42501", "42703", "42883", "3F000", "0A000", "54000", "28000", "P0001")
+        for code in refused:
+            await self.assertFailure(self.pool.query(raising.format(code)), StoreRefused)
+        for code in unfit:
+            await self.assertFailure(self.pool.query(raising.format(code)), StoreUnfit)
+        for code in ("23505", "40P01"):
+            await self.assertFailure(self.pool.query(raising.format(code)), StoreConflict)
+        for code in ("25006", "53100", "58030"):
+            error = await self.assertFailure(self.pool.query(raising.format(code)), StoreUnavailable)
+            self.assertNotIsInstance(error, StoreUnfit)
+        await self.assertFailure(self.pool.query("SELECT %s", (object(),)), StoreRefused)
+
+    async def test_a_table_that_is_missing_is_told_and_not_for_each_statement(self) -> None:
+        said = lines_said(self, LogLevel.error, "smsdaemon.store")
+
+        async def fails(run: Run) -> None:
+            await run("SELECT FROM missing")
+
+        for _ in range(20):
+            await self.assertFailure(self.pool.query("SELECT FROM missing"), StoreUnfit)
+            await self.assertFailure(self.pool.transaction(fails), StoreUnfit)
+        self.assertEqual(len(said), 1)
+        self.assertIn("UndefinedTable (42P01)", said[0])
 
     async def test_a_statement_that_takes_too_long_fails_and_the_connection_lives_on(self) -> None:
         pool = self.make_pool(await fresh_database(self), size=1, statement_timeout=0.1)
