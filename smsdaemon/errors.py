@@ -59,6 +59,10 @@ class StoreConflict(StoreUnavailable):
     """Another process was at the same rows; the same statement goes through when repeated."""
 
 
+class StoreUnfit(StoreUnavailable):
+    """PostgreSQL answers and cannot do its work: a table or a right is missing, say. Not the rows' fault."""
+
+
 class FetchFailed(SmsDaemonError):
     """What a provider has us fetch did not come (a certificate, say); asking again later may help."""
 
@@ -68,7 +72,7 @@ class LeaseLost(SmsDaemonError):
 
 
 class StoreRefused(SmsDaemonError):
-    """PostgreSQL refused a statement as such; asking again will not help."""
+    """PostgreSQL refused the values it was given; asking again will not help."""
 
 
 class SchemaMismatch(SmsDaemonError):

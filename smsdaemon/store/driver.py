@@ -18,7 +18,7 @@ from txpostgres import txpostgres
 from txpostgres.reconnection import ConnectionDead, DeadConnectionDetector
 from txpostgres.retrying import RetryingCall
 
-from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable
+from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable, StoreUnfit
 from smsdaemon.store.prepared import (
     PLANNED_AT_LEAST_FOR_SECONDS,
     PLANNED_FOR_SECONDS,
@@ -57,24 +57,29 @@ def translate(failure: Failure) -> Failure:
         error: Exception = StoreUnavailable("PostgreSQL did not answer in time")
     elif failure.check(ConnectionDead, txpostgres.RollbackFailed, ConnectionDone):
         error = StoreUnavailable("the connection to PostgreSQL was lost")
-    elif failure.check(psycopg2.ProgrammingError):  # also raised by the driver itself, without a code
-        error = StoreRefused(f"{type(failure.value).__name__} ({getattr(failure.value, 'pgcode', None)})")
     elif failure.check(psycopg2.Error):
-        error = _by_code(getattr(failure.value, "pgcode", None), type(failure.value).__name__)
+        error = _by_code(getattr(failure.value, "pgcode", None), failure.value)
     else:
         return failure
     error.__cause__ = failure.value
     return Failure(error)
 
 
-def _by_code(code: str | None, name: str) -> Exception:
+def _by_code(code: str | None, cause: BaseException) -> Exception:
+    name = type(cause).__name__
     if code is None:
+        if isinstance(cause, psycopg2.ProgrammingError):  # the driver's own complaint
+            return StoreRefused(name)
         return StoreUnavailable("the connection to PostgreSQL was lost")
+    said = f"{name} ({code})"
     if code == "23505" or code.startswith("40"):
-        return StoreConflict(f"{name} ({code})")
-    if code.startswith(("08", "25006", "53", "55", "57", "58", "XX")):
-        return StoreUnavailable(f"{name} ({code})")
-    return StoreRefused(f"{name} ({code})")
+        return StoreConflict(said)
+    if code.startswith(("22", "23")):
+        return StoreRefused(said)
+    if code.startswith(("08", "25006", "25P03", "25P04", "53", "55", "57", "58", "XX")):
+        return StoreUnavailable(said)
+    # Undefined table, insufficient privilege …: every row would be refused, and none is to blame.
+    return StoreUnfit(said)
 
 
 def complete_dsn(dsn: str, *, statement_timeout: float, name: str = "smsdaemon") -> str:
@@ -161,8 +166,10 @@ class _Cursor(txpostgres.Cursor):  # type: ignore[misc]
 class Connection(txpostgres.Connection):  # type: ignore[misc]
     """A txpostgres connection that gives up connecting after a while and dies without a traceback."""
 
-    def __init__(self, reactor: Any, detector: Any) -> None:
+    def __init__(self, reactor: Any, detector: Any, on_unfit: Callable[[str], object]) -> None:
+        """``on_unfit``: told of every statement that failed because PostgreSQL is not as it should be."""
         super().__init__(reactor, detector=detector)
+        self._on_unfit = on_unfit
         self._watched: _WatchedConnection | None = None
 
     def connectionFactory(self, *args: Any, **kwargs: Any) -> _WatchedConnection:
@@ -240,7 +247,18 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
     def rows(self, sql: str, params: object = None) -> Deferred[Rows]:
         """Run one statement, or several joined by ``;`` as one transaction; rows of the last one."""
         d: Deferred[Rows] = self._doit(self._rows, sql, params)
-        return d.addErrback(translate)
+        return d.addErrback(self._translated)
+
+    def steps(self, interaction: Callable[[Any], Deferred[T]]) -> Deferred[T]:
+        """Run what is given a cursor as one transaction; fails with our errors."""
+        d: Deferred[T] = self.runInteraction(interaction)
+        return d.addErrback(self._translated)
+
+    def _translated(self, failure: Failure) -> Failure:
+        ours = translate(failure)
+        if ours is not failure and ours.check(StoreUnfit):
+            self._on_unfit(str(ours.value))
+        return ours
 
     def _rows(self, sql: str, params: object) -> Deferred[Rows]:
         if isinstance(sql, Prepared):
@@ -316,11 +334,12 @@ class Lifeline:
         reactor: IReactorTime,
         on_up: Callable[[Connection], object],
         on_down: Callable[[str], object],
+        on_unfit: Callable[[str], object],
     ) -> None:
         # One detector each: with a shared one only a single connection comes back (ADR 1).
         self._detector = _Detector(reactor, on_down)
         self._detector.addRecoveryHandler(self._up)
-        self.connection = Connection(reactor, detector=self._detector)
+        self.connection = Connection(reactor, detector=self._detector, on_unfit=on_unfit)
         self._dsn, self._on_up = dsn, on_up
         self._connected = False
 

@@ -107,6 +107,8 @@ WITH forgotten AS (
     DELETE FROM provider_repeat WHERE key IN (
         SELECT key FROM provider_repeat
         WHERE seen_at < now() - interval '{REPEATS_ARE_KNOWN_FOR}' ORDER BY seen_at LIMIT %(at_once)s)
+    -- Again: where it had to wait for whoever renewed the row, PostgreSQL looks at this only.
+    AND seen_at < now() - interval '{REPEATS_ARE_KNOWN_FOR}'
     RETURNING 1)
 SELECT count(*) FROM forgotten
 """

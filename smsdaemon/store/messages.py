@@ -18,7 +18,7 @@ from smsdaemon.ports import Offer, Timer, UtcClock
 from smsdaemon.store import message_queries as queries
 from smsdaemon.store import parts
 from smsdaemon.store.batch import MAX_REPEATS, MAX_ROWS, PATIENCE_SECONDS, Batcher
-from smsdaemon.store.driver import Rows, translate
+from smsdaemon.store.driver import Rows
 from smsdaemon.store.pool import Pool, Run, interaction_of
 
 MAX_WAITING = 10_000
@@ -152,10 +152,7 @@ class PostgresMessages:
         self, connection: Any, batch: list[Acceptance], lease: UUID, leased_at: float
     ) -> Deferred[list[Receipt]]:
         steps = partial(accept_with_parts, batch=batch, parameters=lambda rows: self._parameters(rows, lease))
-        d: Deferred[list[tuple[Acceptance, tuple[Any, ...]]]] = connection.runInteraction(
-            interaction_of(steps)
-        )
-        d.addErrback(translate)
+        d: Deferred[list[tuple[Acceptance, tuple[Any, ...]]]] = connection.steps(interaction_of(steps))
         return d.addCallback(lambda found: [_receipt(entry, row, leased_at) for entry, row in found])
 
     def _parameters(self, rows: list[dict[str, Any]], lease: UUID | None) -> dict[str, Any]:

@@ -56,6 +56,7 @@ WITH forgotten AS (
     DELETE FROM provider_nonce WHERE (connector_id, nonce) IN (
         SELECT connector_id, nonce FROM provider_nonce
         WHERE seen_at < now() - interval '{KNOWN_FOR}' ORDER BY seen_at LIMIT %(at_once)s)
+    AND seen_at < now() - interval '{KNOWN_FOR}'  -- again: as in message_queries.FORGET_REPEATS
     RETURNING 1)
 SELECT count(*) FROM forgotten
 """

@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from smsdaemon.errors import StoreUnavailable
+from smsdaemon.samples import Samples
 from smsdaemon.store.driver import Connection, Lifeline, Rows, complete_dsn, fetch, translate
 
 CLOSING_SECONDS = 1.0
@@ -37,7 +38,13 @@ class Pool:
         self._log = Logger(namespace="smsdaemon.store")
         full = complete_dsn(dsn, statement_timeout=statement_timeout)
         self._lifelines = [
-            Lifeline(dsn=full, reactor=reactor, on_up=self._came_up, on_down=self._went_down)
+            Lifeline(
+                dsn=full,
+                reactor=reactor,
+                on_up=self._came_up,
+                on_down=self._went_down,
+                on_unfit=self._is_unfit,
+            )
             for _ in range(size)
         ]
         self._of = {line.connection: line for line in self._lifelines}
@@ -49,6 +56,7 @@ class Pool:
         self._closed = False
         self._late: Any = None
         self._last_trouble = ""
+        self._samples = Samples(reactor.seconds)
 
     @property
     def alive(self) -> int:
@@ -80,7 +88,7 @@ class Pool:
 
     def transaction(self, interaction: Callable[[Run], Coroutine[Any, Any, T]]) -> Deferred[T]:
         """Run an async function that is given ``run(sql, params)``, as one transaction."""
-        return self.lend(lambda connection: connection.runInteraction(interaction_of(interaction)))
+        return self.lend(lambda connection: connection.steps(interaction_of(interaction)))
 
     def lend(self, use: Callable[[Connection], Deferred[T]]) -> Deferred[T]:
         """Call ``use`` with a connection when one is free; it is free again when that ends.
@@ -142,6 +150,12 @@ class Pool:
             self._log.warn("PostgreSQL is not reachable: {why}", why=why)
             self._last_trouble = why
 
+    def _is_unfit(self, why: str) -> None:
+        more = self._samples.take(why)
+        if more is not None:
+            said = "PostgreSQL is not as it should be: {why} ({more} more since the last such line)"
+            self._log.error(said, why=why, more=more)
+
     def _close_if_drained(self) -> None:
         if not self._lent:
             self._close_lines()
@@ -159,7 +173,7 @@ class Pool:
 
 
 def interaction_of(steps: Callable[[Run], Coroutine[Any, Any, T]]) -> Callable[[Any], Deferred[T]]:
-    """What a connection's runInteraction() takes: ``steps`` as one transaction."""
+    """What Connection.steps() takes: ``steps`` as one transaction."""
 
     def in_transaction(cursor: Any) -> Deferred[T]:
         async def run(sql: str, params: object = None) -> Rows:
@@ -181,8 +195,15 @@ def _fire(d: Deferred[T], outcome: Any) -> None:
 # --- notifications ----------------------------------------------------------------------------
 
 
+LISTEN_AGAIN_SECONDS = 1.0
+
+
 class Listener:
-    """A connection of its own that hears NOTIFY on some channels, and listens again after a loss."""
+    """A connection of its own that hears NOTIFY on some channels, and listens again after a loss.
+
+    Also where the connection lives and LISTEN failed: a standby that is promoted later keeps its
+    connections, so that nothing else would make it listen.
+    """
 
     def __init__(
         self,
@@ -196,20 +217,54 @@ class Listener:
         self._channels, self._on_listening = channels, on_listening
         self._log = Logger(namespace="smsdaemon.store")
         full = complete_dsn(dsn, statement_timeout=5.0, name="smsdaemon listener")
-        self._line = Lifeline(dsn=full, reactor=reactor, on_up=self._listen, on_down=lambda why: None)
+        self._line = Lifeline(
+            dsn=full,
+            reactor=reactor,
+            on_up=self._listen,
+            on_down=lambda why: None,
+            on_unfit=lambda why: None,
+        )
         self._line.connection.addNotifyObserver(self._heard)
+        self._reactor = reactor
+        self._again: IDelayedCall | None = None
+        self._closed = False
+        self._last_trouble = ""
 
     def start(self) -> None:
         self._line.start()
 
     def close(self) -> None:
+        self._closed = True
+        self._no_more_tries()
         self._line.close()
 
     def _listen(self, connection: Connection) -> None:
+        self._no_more_tries()
         d = connection.rows(";".join(f"LISTEN {channel}" for channel in self._channels))
-        d.addCallback(lambda _: self._on_listening())
-        d.addErrback(translate)
-        d.addErrback(lambda f: self._log.warn("cannot listen: {why}", why=str(f.value)))
+        d.addCallbacks(self._listens, self._not_listening, errbackArgs=(connection,))
+        d.addErrback(lambda f: self._log.failure("what was not heard was not read", failure=f))
+
+    def _listens(self, _: Rows) -> None:
+        self._last_trouble = ""
+        self._on_listening()
+
+    def _not_listening(self, failure: Failure, connection: Connection) -> None:
+        if self._closed:
+            return
+        why = str(failure.value)
+        if why != self._last_trouble:
+            self._log.warn("cannot listen: {why}", why=why)
+            self._last_trouble = why
+        self._no_more_tries()
+        self._again = self._reactor.callLater(LISTEN_AGAIN_SECONDS, self._try_again, connection)
+
+    def _try_again(self, connection: Connection) -> None:
+        if self._line.alive:  # otherwise it is called when the connection is back
+            self._listen(connection)
+
+    def _no_more_tries(self) -> None:
+        if self._again is not None and self._again.active():
+            self._again.cancel()
 
     def _heard(self, notify: Any) -> None:
         callback = self._channels.get(notify.channel)

@@ -54,6 +54,7 @@ WITH gone AS (
     DELETE FROM refused_sms WHERE id IN (
         SELECT id FROM refused_sms WHERE last_at < now() - interval '{KEPT_FOR}'
         ORDER BY id LIMIT %(at_once)s)
+    AND last_at < now() - interval '{KEPT_FOR}'  -- again: as in message_queries.FORGET_REPEATS
     RETURNING 1
 )
 SELECT count(*) FROM gone

@@ -10,6 +10,7 @@ from typing import Any, cast
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred
 from twisted.internet.task import deferLater
+from twisted.logger import LogLevel
 
 from smsdaemon.domain.ids import uuid7
 from smsdaemon.domain.model import InboundSMS
@@ -21,6 +22,7 @@ from smsdaemon.store.messages import LeaseTerms, PostgresMessages
 from smsdaemon.store.pool import Pool
 from tests.support.cases import ReactorTest
 from tests.support.deliveries import sms as _sms
+from tests.support.journals import lines_said
 from tests.support.store import migrated_pool
 
 reactor = cast(Any, _reactor)
@@ -239,3 +241,17 @@ class JournaledTests(ReactorTest):
         self.side.gate.open(lost=True)
         await self.moved()
         self.assertEqual(await self.stored(), [str(one.id) for one in some])
+
+    async def test_while_tables_are_missing_it_is_journaled_and_nothing_is_set_aside(self) -> None:
+        """As while a database is restored: it can be reached before everything is there."""
+        await self.pool.query("ALTER TABLE message RENAME TO not_yet")
+        said = lines_said(self, LogLevel.warn)
+        messages = [sms(text=str(n)) for n in range(3)]
+        receipts = [await self.side.messages.accept(m, None, True) for m in messages]
+        self.assertEqual([r.id for r in receipts], [m.id for m in messages])
+        await self.until(lambda: any("could not be moved yet" in line for line in said))
+        self.assertEqual((self.side.journal.pending, self.side.journal.aside), (3, 0))
+        await self.pool.query("ALTER TABLE not_yet RENAME TO message")
+        await self.moved()
+        self.assertEqual(await self.stored(), [str(m.id) for m in messages])
+        self.assertEqual(self.side.journal.aside, 0)

@@ -11,15 +11,17 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.task import deferLater
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable
+from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable, StoreUnfit
 from smsdaemon.store.driver import complete_dsn
 from smsdaemon.store.pool import Listener, Pool, Run
 from smsdaemon.store.prepared import PLANNED_AT_LEAST_FOR_SECONDS, SLOW_SECONDS, Prepared
 from tests.support.cases import ReactorTest, UnitTest
 from tests.support.cutting_proxy import CuttingProxy
+from tests.support.journals import lines_said, until
 from tests.support.postgres import PrivateServer, fresh_database
 
 reactor = cast(Any, _reactor)
@@ -68,6 +70,33 @@ class QueryTests(PoolTest):
         refused = await self.assertFailure(self.pool.query("SELECT 'secret text'::integer"), StoreRefused)
         self.assertNotIn("7654321", str(conflict))
         self.assertNotIn("secret", str(refused))
+
+    async def test_only_values_are_refused_for_good_and_all_else_may_be_mended(self) -> None:
+        raising = "DO $$BEGIN RAISE EXCEPTION USING ERRCODE = '{}'; END$$"
+        refused = ("22P05", "22001", "23502", "23503", "23514")
+        unfit = ("42P01", "42501", "42703", "42883", "3F000", "0A000", "54000", "28000", "P0001")
+        for code in refused:
+            await self.assertFailure(self.pool.query(raising.format(code)), StoreRefused)
+        for code in unfit:
+            await self.assertFailure(self.pool.query(raising.format(code)), StoreUnfit)
+        for code in ("23505", "40P01"):
+            await self.assertFailure(self.pool.query(raising.format(code)), StoreConflict)
+        for code in ("25006", "53100", "58030"):
+            error = await self.assertFailure(self.pool.query(raising.format(code)), StoreUnavailable)
+            self.assertNotIsInstance(error, StoreUnfit)
+        await self.assertFailure(self.pool.query("SELECT %s", (object(),)), StoreRefused)
+
+    async def test_a_table_that_is_missing_is_told_and_not_for_each_statement(self) -> None:
+        said = lines_said(self, LogLevel.error, "smsdaemon.store")
+
+        async def fails(run: Run) -> None:
+            await run("SELECT FROM missing")
+
+        for _ in range(20):
+            await self.assertFailure(self.pool.query("SELECT FROM missing"), StoreUnfit)
+            await self.assertFailure(self.pool.transaction(fails), StoreUnfit)
+        self.assertEqual(len(said), 1)
+        self.assertIn("UndefinedTable (42P01)", said[0])
 
     async def test_a_statement_that_takes_too_long_fails_and_the_connection_lives_on(self) -> None:
         pool = self.make_pool(await fresh_database(self), size=1, statement_timeout=0.1)
@@ -312,6 +341,44 @@ class ListenerTests(PoolTest):
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name = 'smsdaemon listener' AND datname = current_database()"
             )
+
+    async def test_a_listener_that_came_to_a_standby_listens_once_that_is_promoted(self) -> None:
+        server = PrivateServer(self)
+        server.start()
+        server.stop()
+        server.make_standby()
+        await server.restart()
+        said = lines_said(self, LogLevel.warn, "smsdaemon.store")
+        heard: list[str] = []
+        listening: list[bool] = []
+        listener = Listener(
+            dsn=server.dsn,
+            channels={"news": lambda: heard.append("news")},
+            on_listening=lambda: listening.append(True),
+            reactor=reactor,
+        )
+        self.addCleanup(listener.close)
+        listener.start()
+        await until(lambda: said)
+        self.assertEqual(listening, [])
+        pool = self.make_pool(server.dsn, size=1)
+        self.assertEqual(await pool.query("SELECT pg_promote()"), [(True,)])
+        await until(lambda: listening)
+        await pool.query("NOTIFY news")
+        await until(lambda: heard)
+        self.assertEqual(len(said), 1)
+
+    async def test_a_listener_that_is_closed_while_it_cannot_listen_leaves_nothing_behind(self) -> None:
+        said = lines_said(self, LogLevel.warn, "smsdaemon.store")
+        listener = Listener(
+            dsn=await fresh_database(self),
+            channels={"no channel's name": lambda: None},
+            on_listening=lambda: None,
+            reactor=reactor,
+        )
+        listener.start()
+        await until(lambda: said)
+        listener.close()
 
 
 class DsnTests(UnitTest):

@@ -110,7 +110,7 @@ class CrashingConnection:
             lambda connection: connection.runInteraction(lambda cursor: ensureDeferred(interaction(cursor)))
         )
 
-    def runInteraction(self, interaction: Callable[[Any], Deferred[T]]) -> Deferred[T]:
+    def steps(self, interaction: Callable[[Any], Deferred[T]]) -> Deferred[T]:
         return self._life.lives(self._transaction(interaction))
 
     async def _transaction(self, interaction: Callable[[Any], Deferred[T]]) -> T:

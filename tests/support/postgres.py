@@ -158,6 +158,13 @@ class PlainServer:
             end_processes_in(self._prepared().location.data)
             self._process.wait(_PATIENCE_SECONDS)
 
+    def make_standby(self) -> None:
+        """From its next start on it takes nothing, until it is promoted; call it while it is stopped."""
+        location = self._prepared().location
+        signal_file = location.data / "standby.signal"
+        signal_file.touch()
+        os.chown(signal_file, location.user.uid, location.user.gid)
+
     def make_database(self, template: str | None = None) -> str:
         """The DSN of a new database of this server."""
         return _make_database(self.dsn, template)
