@@ -60,16 +60,19 @@ class Batcher(Generic[Row, Result]):
         lend: Callable[[Callable[[Connection], Deferred[None]]], Deferred[None]],
         send: Callable[[Connection, list[Row]], Deferred[list[Result]]],
         timer: Timer,
-        under_way: int,
-        max_rows: int,
         max_waiting: int,
-        patience: float,
+        patience: float = PATIENCE_SECONDS,
+        max_rows: int = MAX_ROWS,
+        under_way: int = 1,
     ) -> None:
         """``lend`` calls back with a connection when one is free (store.pool.Pool.lend).
 
         ``send`` makes one transaction of the rows and fires with one result per row, in order; it
         fails with StoreConflict (is repeated), StoreRefused (the rows are tried one by one, so that
         a bad one does not fail its neighbours) or StoreUnavailable (all of them fail).
+
+        ``under_way``: one batch at a time, since with two, what came first could be committed second.
+        It costs nothing (docs/performance.md): the batches grow instead.
         """
         self._lend, self._send, self._timer = lend, send, timer
         self._may_be_under_way, self._max_rows = under_way, max_rows

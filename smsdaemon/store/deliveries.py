@@ -27,7 +27,7 @@ from smsdaemon.domain.model import (
 from smsdaemon.errors import LeaseLost, StoreConflict, StoreUnavailable
 from smsdaemon.ports import Timer, UtcClock
 from smsdaemon.store import breakers, queries
-from smsdaemon.store.batch import MAX_ROWS, PATIENCE_SECONDS, Batcher
+from smsdaemon.store.batch import Batcher
 from smsdaemon.store.driver import Connection, Rows
 from smsdaemon.store.messages import LeaseTerms
 from smsdaemon.store.pool import Pool
@@ -70,12 +70,7 @@ class PostgresDeliveries:
             lend=pool.lend,
             send=self._settle_all,
             timer=timer,
-            # One at a time: with two, what came first could be committed second. It costs nothing
-            # (docs/performance.md): the batches grow instead.
-            under_way=1,
-            max_rows=MAX_ROWS,
             max_waiting=MAX_WAITING,
-            patience=PATIENCE_SECONDS,
         )
 
     def close(self) -> None:

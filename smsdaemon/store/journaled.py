@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 from smsdaemon.domain.model import InboundSMS, Receipt
 from smsdaemon.errors import StoreOverloaded, StoreUnavailable
 from smsdaemon.ports import Offer
-from smsdaemon.store.batch import MAX_ROWS, Batcher
+from smsdaemon.store.batch import Batcher
 from smsdaemon.store.journal import Journal, JournalEntry
 from smsdaemon.store.journal_mover import Mover
 from smsdaemon.store.messages import MAX_WAITING, Acceptance, PostgresMessages, row
@@ -83,8 +83,6 @@ class JournaledMessages:
             lend=lambda use: use(None),
             send=lambda _, entries: journal.append(entries),
             timer=timer,
-            under_way=1,
-            max_rows=MAX_ROWS,
             max_waiting=MAX_WAITING,
             patience=_APPEND_SECONDS,
         )

@@ -17,7 +17,7 @@ from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable
 from smsdaemon.ports import Offer, Timer, UtcClock
 from smsdaemon.store import message_queries as queries
 from smsdaemon.store import parts
-from smsdaemon.store.batch import MAX_REPEATS, MAX_ROWS, PATIENCE_SECONDS, Batcher
+from smsdaemon.store.batch import MAX_REPEATS, Batcher
 from smsdaemon.store.driver import Rows
 from smsdaemon.store.pool import Pool, Run, interaction_of
 
@@ -57,12 +57,7 @@ class PostgresMessages:
             lend=pool.lend,
             send=self._accept_all,
             timer=timer,
-            # One at a time: with two, what came first could be committed second. It costs nothing
-            # (docs/performance.md): the batches grow instead.
-            under_way=1,
-            max_rows=MAX_ROWS,
             max_waiting=MAX_WAITING,
-            patience=PATIENCE_SECONDS,
         )
 
     def close(self) -> None:

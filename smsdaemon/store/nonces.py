@@ -88,8 +88,6 @@ class PostgresNonces:
             lend=pool.lend,
             send=self._send,
             timer=timer,
-            under_way=1,
-            max_rows=MAX_ROWS,
             max_waiting=MAX_WAITING,
             patience=PATIENCE_SECONDS,
         )

@@ -53,7 +53,6 @@ class PostgresRefused:
             lend=pool.lend,
             send=self._keep_all,
             timer=reactor,
-            under_way=1,
             max_rows=BATCH_ROWS,
             max_waiting=MAX_WAITING,
             patience=PATIENCE_SECONDS,
