@@ -65,7 +65,7 @@ def translate(failure: Failure) -> Failure:
     return Failure(error)
 
 
-def _by_code(code: str | None, cause: BaseException) -> Exception:
+def _by_code(code: str | None, cause: object) -> Exception:
     name = type(cause).__name__
     if code is None:
         if isinstance(cause, psycopg2.ProgrammingError):  # the driver's own complaint
