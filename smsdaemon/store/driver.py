@@ -19,6 +19,8 @@ from txpostgres.reconnection import ConnectionDead, DeadConnectionDetector
 from txpostgres.retrying import RetryingCall
 
 from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable, StoreUnfit
+from smsdaemon.store.dsn import completed, names_in, with_addresses
+from smsdaemon.store.host_names import Found, HostNames
 from smsdaemon.store.prepared import (
     PLANNED_AT_LEAST_FOR_SECONDS,
     PLANNED_FOR_SECONDS,
@@ -65,7 +67,7 @@ def translate(failure: Failure) -> Failure:
     return Failure(error)
 
 
-def _by_code(code: str | None, cause: BaseException) -> Exception:
+def _by_code(code: str | None, cause: object) -> Exception:
     name = type(cause).__name__
     if code is None:
         if isinstance(cause, psycopg2.ProgrammingError):  # the driver's own complaint
@@ -92,24 +94,8 @@ def complete_dsn(dsn: str, *, statement_timeout: float, name: str = "smsdaemon")
         given = psycopg2.extensions.parse_dsn(dsn)
     except psycopg2.ProgrammingError:
         raise StoreRefused("database.dsn is not a libpq connection string or URI") from None
-    session = (
-        f"-c statement_timeout={int(statement_timeout * 1000)} -c TimeZone=UTC -c DateStyle=ISO"
-        " -c idle_in_transaction_session_timeout=60000 -c plan_cache_mode=force_generic_plan -c jit=off"
-        " -c enable_seqscan=off"
-    )
-    ours: dict[str, Any] = {
-        "application_name": name,
-        "keepalives_idle": 15,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 10000,
-        "connect_timeout": 10,
-    }
-    if "," in given.get("host", ""):
-        ours["target_session_attrs"] = "read-write"
-    merged = {**ours, **given, "client_encoding": "UTF8"}
-    merged["options"] = f"{given.get('options', '')} {session}".strip()
-    return str(psycopg2.extensions.make_dsn(**merged))
+    full = completed(given, statement_timeout=statement_timeout, name=name)
+    return str(psycopg2.extensions.make_dsn(**full))
 
 
 # --- one connection ---------------------------------------------------------------------------
@@ -166,14 +152,17 @@ class _Cursor(txpostgres.Cursor):  # type: ignore[misc]
 class Connection(txpostgres.Connection):  # type: ignore[misc]
     """A txpostgres connection that gives up connecting after a while and dies without a traceback."""
 
-    def __init__(self, reactor: Any, detector: Any, on_unfit: Callable[[str], object]) -> None:
+    def __init__(
+        self, reactor: Any, detector: Any, names: HostNames, on_unfit: Callable[[str], object]
+    ) -> None:
         """``on_unfit``: told of every statement that failed because PostgreSQL is not as it should be."""
         super().__init__(reactor, detector=detector)
-        self._on_unfit = on_unfit
+        self._names, self._on_unfit = names, on_unfit
+        self._looking_up: Deferred[Any] | None = None
         self._watched: _WatchedConnection | None = None
 
-    def connectionFactory(self, *args: Any, **kwargs: Any) -> _WatchedConnection:
-        made = psycopg2.connect(*args, connection_factory=_WatchedConnection, **kwargs)
+    def connectionFactory(self, dsn: str, **kwargs: Any) -> _WatchedConnection:
+        made = psycopg2.connect(self._located, connection_factory=_WatchedConnection, **kwargs)
         assert isinstance(made, _WatchedConnection)
         self._watched = made
         return made
@@ -184,10 +173,34 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
     def fileno(self) -> int:
         return -1 if self._watched is None else self._watched.descriptor
 
-    def connect(self, *args: Any, **kwargs: Any) -> Deferred[Any]:
+    def connect(self, dsn: str) -> Deferred[Any]:
         self._planned: dict[str, float] = {}
         self._unwatch()
-        d: Deferred[Any] = super().connect(*args, **kwargs)
+        given = psycopg2.extensions.parse_dsn(dsn)
+        names = names_in(given, os.environ)
+        if not names:
+            return self._open(dsn, dsn)
+        # Or a first look-up that fails would find nothing to connect again.
+        self.detector.setReconnectable(self, dsn)
+        found = self._looking_up = self._names.find(names)
+        found.addBoth(self._looked_up)
+        opened: Deferred[Any] = found.addCallback(self._open_at, dsn, given)
+        return opened
+
+    def _looked_up(self, outcome: Any) -> Any:
+        self._looking_up = None
+        return outcome
+
+    def _open_at(self, found: Found, dsn: str, given: dict[str, str]) -> Deferred[Any]:
+        located = with_addresses(given, os.environ, found.addresses)
+        if located is None:
+            raise psycopg2.OperationalError(found.trouble)
+        return self._open(dsn, str(psycopg2.extensions.make_dsn(**located)))
+
+    def _open(self, dsn: str, located: str) -> Deferred[Any]:
+        """``dsn`` is what the next connect begins with, as addresses may have changed by then."""
+        self._located = located
+        d: Deferred[Any] = super().connect(dsn)
         if not d.called:
             late = self.reactor.callLater(CONNECT_SECONDS, self.close)
 
@@ -200,8 +213,11 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         return d
 
     def close(self) -> None:
+        if self._looking_up is not None:
+            self._looking_up.cancel()
         self._unwatch()
-        super().close()
+        if self.pollable() is not None:
+            super().close()
 
     def _unwatch(self) -> None:
         """Take what is watched out of the reactor, then close it: in this order, always."""
@@ -332,6 +348,7 @@ class Lifeline:
         *,
         dsn: str,
         reactor: IReactorTime,
+        names: HostNames,
         on_up: Callable[[Connection], object],
         on_down: Callable[[str], object],
         on_unfit: Callable[[str], object],
@@ -339,7 +356,7 @@ class Lifeline:
         # One detector each: with a shared one only a single connection comes back (ADR 1).
         self._detector = _Detector(reactor, on_down)
         self._detector.addRecoveryHandler(self._up)
-        self.connection = Connection(reactor, detector=self._detector, on_unfit=on_unfit)
+        self.connection = Connection(reactor, self._detector, names, on_unfit)
         self._dsn, self._on_up = dsn, on_up
         self._connected = False
 
@@ -360,8 +377,7 @@ class Lifeline:
 
     def close(self) -> None:
         self._detector.stop()
-        if self.connection.pollable() is not None:
-            self.connection.close()
+        self.connection.close()
 
 
 def _first_line(failure: Failure) -> str:

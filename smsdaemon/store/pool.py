@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from smsdaemon.errors import StoreUnavailable
 from smsdaemon.samples import Samples
 from smsdaemon.store.driver import Connection, Lifeline, Rows, complete_dsn, fetch, translate
+from smsdaemon.store.host_names import HostNames
 
 CLOSING_SECONDS = 1.0
 """How long what runs may still take when the pool closes. A PostgreSQL that is frozen answers nothing, and
@@ -37,10 +38,12 @@ class Pool:
     def __init__(self, *, dsn: str, size: int, reactor: IReactorTime, statement_timeout: float) -> None:
         self._log = Logger(namespace="smsdaemon.store")
         full = complete_dsn(dsn, statement_timeout=statement_timeout)
+        names = HostNames(reactor)
         self._lifelines = [
             Lifeline(
                 dsn=full,
                 reactor=reactor,
+                names=names,
                 on_up=self._came_up,
                 on_down=self._went_down,
                 on_unfit=self._is_unfit,
@@ -220,6 +223,7 @@ class Listener:
         self._line = Lifeline(
             dsn=full,
             reactor=reactor,
+            names=HostNames(reactor),
             on_up=self._listen,
             on_down=lambda why: None,
             on_unfit=lambda why: None,

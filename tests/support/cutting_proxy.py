@@ -21,19 +21,24 @@ reactor = cast(Any, _reactor)
 class CuttingProxy:
     """Carries bytes both ways; on demand it swallows an answer and breaks the connection instead."""
 
-    def __init__(self, test: ReactorTest, dsn: str) -> None:
-        """``dsn``: of a server on a Unix socket, which the test's own server is."""
+    def __init__(self, test: ReactorTest, dsn: str, *, tcp: bool = False) -> None:
+        """``dsn``: of a server on a Unix socket, as the test's own; ``tcp``: how the proxy is reached."""
         parts = extensions.parse_dsn(dsn)
         name = f".s.PGSQL.{parts.get('port', '5432')}"
         self.server = str(Path(parts["host"]) / name)
-        folder = reachable_folder()
         factory: Any = Factory()
         factory.noisy = False
         factory.buildProtocol = lambda _: _Front(self)
-        port = reactor.listenUNIX(str(folder / name), factory)
-        test.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        if tcp:
+            port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+            where = {"host": "127.0.0.1", "port": port.getHost().port}
+        else:
+            folder = reachable_folder()
+            port = reactor.listenUNIX(str(folder / name), factory)
+            test.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+            where = {"host": str(folder)}
         test.addCleanup(port.stopListening)
-        self.dsn: str = extensions.make_dsn(dsn, host=str(folder), requirepeer="")
+        self.dsn: str = extensions.make_dsn(dsn, requirepeer="", **where)
         self.cut_when_asked = b""
         """The next answer to a statement that contains this is not passed on."""
         self.cuts = 0
