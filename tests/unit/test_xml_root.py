@@ -72,17 +72,26 @@ class NamespaceTests(UnitTest):
         self.assertEqual(value(body, "t@xmlns"), ("", ""))
         self.assertEqual(field_names(b"", XML, body), {"t", "t@k", "e", "e@n"})
 
-    def test_a_long_one_costs_no_more_than_its_length(self) -> None:
-        long = "u" * 30_000
+    def test_a_long_one_costs_not_many_times_what_a_short_one_does(self) -> None:
         attributes = " ".join(f'p:a{n}="1"' for n in range(2000))
         for body in (
-            f'<a xmlns="{long}">{"<b/>" * 8000}</a>',
-            f'<p:a xmlns:p="{long}">{"<p:b/>" * 5000}</p:a>',
-            f'<a xmlns:p="{long}" {attributes}/>',
+            f'<a xmlns="NAME">{"<b/>" * 8000}</a>',
+            f'<p:a xmlns:p="NAME">{"<p:b/>" * 5000}</p:a>',
+            f'<a xmlns:p="NAME" {attributes}/>',
         ):
-            began = process_time()
-            document = read_xml(body.encode(), None)
-            for name in ("t", "@t", "//t", "b[@t=1]", "b.t"):
-                document.value(selector(name))
-            field_names(b"", XML, body.encode())
-            self.assertLess(process_time() - began, 0.1)
+            # In turns, and the best of each: the machine may be busy. It was 30 times as much, and more.
+            times: dict[str, list[float]] = {"u": [], "u" * 30_000: []}
+            for _ in range(5):
+                for name, taken in times.items():
+                    taken.append(seconds_to_read(body.replace("NAME", name).encode()))
+            short, long = (min(taken) for taken in times.values())
+            self.assertLess(long, 10 * short)
+
+
+def seconds_to_read(body: bytes) -> float:
+    began = process_time()
+    document = read_xml(body, None)
+    for name in ("t", "@t", "//t", "b[@t=1]", "b.t"):
+        document.value(selector(name))
+    field_names(b"", XML, body)
+    return process_time() - began
