@@ -99,6 +99,10 @@ class ApplyRefused(SmsDaemonError):
         self.problems = problems
 
 
+class NameNotFound(SmsDaemonError):
+    """A host name has no address, or none that could be found in time."""
+
+
 # --- a target's side -------------------------------------------------------------------------
 
 

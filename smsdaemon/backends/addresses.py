@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet import address
 from twisted.internet.defer import Deferred
@@ -21,10 +21,11 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import ClientFactory
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from smsdaemon.backends.names import LookUpReactor, Names
-from smsdaemon.errors import TargetUnreachable
+from smsdaemon.errors import NameNotFound, TargetUnreachable
+from smsdaemon.names import LookUpReactor, Names
 
 _NAT64 = IPv6Network("64:ff9b::/96")
 _IPV4_COMPATIBLE = IPv6Network("::/96")
@@ -68,7 +69,8 @@ class NamedEndpoint:
         self._host, self._port, self._timeout = host, port, timeout
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
-        return self._names.addresses(self._host).addCallback(self._connect, protocolFactory)
+        found = self._names.addresses(self._host).addErrback(_unreachable)
+        return found.addCallback(self._connect, protocolFactory)
 
     def _connect(self, addresses: Sequence[str], factory: IProtocolFactory) -> Deferred[Any]:
         guarded = GuardedReactor(self._reactor, addresses)
@@ -76,6 +78,11 @@ class NamedEndpoint:
         # resolve, such as those with an underscore.
         endpoint = HostnameEndpoint(guarded, "::", self._port, timeout=self._timeout)
         return endpoint.connect(factory)
+
+
+def _unreachable(failure: Failure) -> NoReturn:
+    failure.trap(NameNotFound)
+    raise TargetUnreachable(str(failure.value)) from failure.value
 
 
 @implementer(IReactorPluggableNameResolver, IHostnameResolver)

@@ -21,7 +21,6 @@ from twisted.python.failure import Failure
 from smsdaemon import __version__
 from smsdaemon.backends.addresses import NamedEndpoint, Reactor
 from smsdaemon.backends.connections import Connections
-from smsdaemon.backends.names import LookUp, Names, system_look_up
 from smsdaemon.backends.payload import body
 from smsdaemon.backends.reasons import reason
 from smsdaemon.backends.tls import creator
@@ -30,6 +29,7 @@ from smsdaemon.deadlines import Deadlines
 from smsdaemon.domain.hosts import is_host
 from smsdaemon.domain.model import Answer, Client, Delivery, Target
 from smsdaemon.errors import LeaseLost, TargetUnreachable
+from smsdaemon.names import LookUp, Names, system_look_up
 from smsdaemon.ports import UtcClock
 
 _CACHED_DESTINATIONS = 1024

@@ -20,11 +20,11 @@ from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Protocol
 
 from smsdaemon.backends.addresses import NamedEndpoint
-from smsdaemon.backends.names import Names, system_look_up
 from smsdaemon.certificates import read_chain, read_pair, validity_problem
 from smsdaemon.cli.session import Reactor, config_option, database, json_option, read_settings, run
 from smsdaemon.errors import ConfigurationError, SmsDaemonError, TargetUnreachable
 from smsdaemon.log import printable
+from smsdaemon.names import Names, system_look_up
 from smsdaemon.providers.catalogue import load as load_profiles
 from smsdaemon.settings import Settings
 from smsdaemon.store.migrate import migrations

@@ -38,12 +38,12 @@ class Pool:
     def __init__(self, *, dsn: str, size: int, reactor: IReactorTime, statement_timeout: float) -> None:
         self._log = Logger(namespace="smsdaemon.store")
         full = complete_dsn(dsn, statement_timeout=statement_timeout)
-        names = HostNames(reactor)
+        self._names = HostNames(reactor)
         self._lifelines = [
             Lifeline(
                 dsn=full,
                 reactor=reactor,
-                names=names,
+                names=self._names,
                 on_up=self._came_up,
                 on_down=self._went_down,
                 on_unfit=self._is_unfit,
@@ -169,6 +169,7 @@ class Pool:
         self._closed = True
         if self._late.active():
             self._late.cancel()
+        self._names.close()
         for line in self._lifelines:
             line.close()
         assert self._drained is not None, "only close() leads here"
@@ -220,10 +221,11 @@ class Listener:
         self._channels, self._on_listening = channels, on_listening
         self._log = Logger(namespace="smsdaemon.store")
         full = complete_dsn(dsn, statement_timeout=5.0, name="smsdaemon listener")
+        self._names = HostNames(reactor)
         self._line = Lifeline(
             dsn=full,
             reactor=reactor,
-            names=HostNames(reactor),
+            names=self._names,
             on_up=self._listen,
             on_down=lambda why: None,
             on_unfit=lambda why: None,
@@ -240,6 +242,7 @@ class Listener:
     def close(self) -> None:
         self._closed = True
         self._no_more_tries()
+        self._names.close()
         self._line.close()
 
     def _listen(self, connection: Connection) -> None:

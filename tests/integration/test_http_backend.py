@@ -22,11 +22,11 @@ from twisted.internet.threads import deferToThread
 from smsdaemon import __version__
 from smsdaemon.backends.addresses import is_link_local
 from smsdaemon.backends.http import HttpBackend
-from smsdaemon.backends.names import IN_ONE_ZONE
 from smsdaemon.backends.payload import body
 from smsdaemon.backends.wire import MAX_ANSWER_BYTES
 from smsdaemon.domain.model import Answer
 from smsdaemon.errors import LeaseLost, TargetUnreachable
+from smsdaemon.names import IN_ONE_ZONE
 from tests.support.authority import Authority
 from tests.support.cases import ReactorTest, UnitTest
 from tests.support.deliveries import SECRET, client, delivery, held, sms, target

@@ -1,31 +1,36 @@
-"""Names of targets: a look-up that hangs stands in nobody else's way.
+"""Host names, of targets and of PostgreSQL: a look-up that hangs stands in nobody else's way.
 
 The system's look-up (getaddrinfo) blocks, cannot be cancelled, and takes tens of seconds where a name
-server is silent. In the reactor's ten threads, ten attempts at one such target kept all others waiting.
+server is silent. In the reactor's ten threads, ten attempts at one such target kept all others waiting;
+libpq looks its hosts up in the reactor's own thread.
 """
 
 from __future__ import annotations
 
 import socket
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Thread
+from typing import Any
 
 from attrs import Factory, define
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.python.failure import Failure
 
-from smsdaemon.errors import TargetUnreachable
+from smsdaemon.errors import NameNotFound
 
 AT_ONCE = 64
 """Look-ups, and so threads."""
 IN_ONE_ZONE = 4
 """Look-ups at once of names that end alike, and so are likely to hang together."""
 
+LATE_SECONDS = 60.0
+"""How long an answer is kept that came when nobody waited for it any more."""
+
 LookUp = Callable[[str], Sequence[str]]
-"""Gives the addresses of a name, none where it has none; may block."""
+"""Gives the addresses of a name, none where it has none; may block, and raise OSError."""
 
 
 class LookUpReactor(IReactorTime, IReactorFromThreads):
@@ -38,12 +43,22 @@ def system_look_up(host: str) -> Sequence[str]:
 
 
 def _addresses(host: str, flags: int) -> Sequence[str]:
+    # As bytes: Python would have its IDNA codec look at text.
+    found = socket.getaddrinfo(host.encode(), None, type=socket.SOCK_STREAM, flags=flags)
+    return list(dict.fromkeys(_address(sockaddr) for _, _, _, _, sockaddr in found))
+
+
+def _literal(host: str) -> Sequence[str]:
+    """The address that it is, and not the name of; none where it is a name."""
     try:
-        # As bytes: Python would have its IDNA codec look at text.
-        found = socket.getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_STREAM, flags=flags)
+        return _addresses(host, socket.AI_NUMERICHOST)
     except socket.gaierror:
         return ()
-    return [str(sockaddr[0]) for _, _, _, _, sockaddr in found]
+
+
+def _address(sockaddr: tuple[Any, ...]) -> str:
+    scope = sockaddr[3] if len(sockaddr) == 4 else 0
+    return f"{sockaddr[0]}%{scope}" if scope and "%" not in sockaddr[0] else str(sockaddr[0])
 
 
 @define(eq=False)
@@ -65,21 +80,23 @@ class Names:
         self._of: dict[str, _LookUp] = {}
         self._queue: deque[_LookUp] = deque()
         self._in_zone: Counter[str] = Counter()
+        self._late: OrderedDict[str, tuple[float, Sequence[str]]] = OrderedDict()
+        """When, and which, for who asks next: a server that is slower than anybody waits is of use too."""
         self._closed = False
 
     def addresses(self, host: str) -> Deferred[Sequence[str]]:
-        """Find at least one; fails with TargetUnreachable. Who cancels it does not end the look-up."""
-        literal = _addresses(host, socket.AI_NUMERICHOST)
-        if literal:
-            return succeed(literal)
+        """Find at least one; fails with NameNotFound. Who cancels it does not end the look-up."""
+        known = _literal(host) or self._came_late(host)
+        if known:
+            return succeed(known)
         if self._closed:
-            return fail(TargetUnreachable("this process stops"))
+            return fail(NameNotFound("this process stops"))
         look_up = self._of.get(host)
         if look_up is None:
             look_up = self._of[host] = _LookUp(host, _zone(host))
             self._queue.append(look_up)
         elif look_up.began_at is not None and self._age(look_up.began_at) >= self._patience:
-            return fail(TargetUnreachable("the look-up of its name hangs"))
+            return fail(NameNotFound("the look-up of its name hangs"))
         d: Deferred[Sequence[str]] = Deferred(lambda d: self._forget(look_up, d))
         look_up.waiting.append(d)
         self._begin_some()
@@ -89,6 +106,10 @@ class Names:
         """Begin no more; what hangs is left to its thread, which does not keep the process alive."""
         self._closed = True
         self._threads.end()
+
+    def _came_late(self, host: str) -> Sequence[str]:
+        at, found = self._late.pop(host, (0.0, ()))
+        return found if self._age(at) < LATE_SECONDS else ()
 
     def _age(self, began_at: float) -> float:
         return self._reactor.seconds() - began_at
@@ -122,7 +143,7 @@ class Names:
         try:
             self._threads.do(work)
         except RuntimeError:
-            self._ended(look_up, Failure(TargetUnreachable("the system has no thread for the look-up")))
+            self._ended(look_up, Failure(NameNotFound("the system has no thread for the look-up")))
 
     def _ended(self, look_up: _LookUp, found: Sequence[str] | Failure) -> None:
         self._threads.busy -= 1
@@ -131,13 +152,24 @@ class Names:
             del self._in_zone[look_up.zone]
         del self._of[look_up.host]
         if not found:
-            found = Failure(TargetUnreachable("the name does not resolve"))
+            found = Failure(NameNotFound("the name does not resolve"))
+        elif isinstance(found, Failure) and found.check(OSError):
+            found = Failure(NameNotFound(f"the name does not resolve: {_reason(found)}"))
         waiting, look_up.waiting = look_up.waiting, []
+        if not waiting and not isinstance(found, Failure):
+            self._late[look_up.host] = (self._reactor.seconds(), found)
+            if len(self._late) > AT_ONCE:
+                self._late.popitem(last=False)
         for d in waiting:
             if not d.called:  # cancelled by what another was told
                 d.callback(found)  # a failure too
         if not self._closed:
             self._begin_some()
+
+
+def _reason(failure: Failure) -> str:
+    error = failure.value
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def _zone(host: str) -> str:
