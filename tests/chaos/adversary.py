@@ -24,7 +24,8 @@ START_SECONDS = 30.0
 """For the daemon to be ready; PostgreSQL may be away for a third of it."""
 _STOP_SECONDS = 15.0
 _POLL_SECONDS = 0.05
-_CUT_PATIENCE_SECONDS = 5.0
+_CUT_PATIENCE_SECONDS = 20.0
+"""For a commit to be cut: the daemon may just be starting, after PostgreSQL did."""
 _STEP_SECONDS = 3600
 _CLOCK_HEARD_SECONDS = 1.2
 

@@ -2,9 +2,9 @@
 
     python -m tests.support.suite [what trial is to run, by default everything]
 
-Everything goes in three runs side by side, since tests wait more than they compute: what starts daemons,
-what makes something fail, and the rest. Beside them runs a minute of chaos (tests/chaos), each of whose
-invariants counts as a test. The search is a run of its own, so that it also sees the others' ends.
+Everything goes in four runs side by side, since tests wait more than they compute: what starts daemons,
+what makes something fail, and the rest in two. Beside them runs a minute of chaos (tests/chaos), each of
+whose invariants counts as a test. The search is a run of its own, so that it also sees the others' ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.trial_counts import Counts, counts
 
 TESTS = Path("tests")
 LONG = [["tests.e2e"], ["tests.faults"]]
-"""Runs of their own; as long as each other and as the rest, more or less."""
+"""Runs of their own; as long as each other and as each half of the rest, more or less."""
 SEARCH = "tests.support.output_search"
 CHAOS = ["tests.chaos", "--seconds", "60"]
 PRINTED_IN = "TRIAL_PRINTED_IN"
@@ -30,7 +30,7 @@ PRINTED_IN = "TRIAL_PRINTED_IN"
 
 
 def main(arguments: list[str]) -> int:
-    runs = [arguments] if arguments else [*LONG, _all_others()]
+    runs = [arguments] if arguments else [*LONG, *_halves_of_all_others()]
     beside = [] if arguments else [CHAOS]
     # Who runs this in the background has it ignore Ctrl-C, and with it every process that tests start
     # and stop like that.
@@ -43,9 +43,11 @@ def main(arguments: list[str]) -> int:
     return 1 if counted.failed else 0
 
 
-def _all_others() -> list[str]:
-    packages = sorted({path.parent.name for path in TESTS.glob("*/test_*.py")})
-    return [name for name in (f"tests.{package}" for package in packages) if [name] not in LONG]
+def _halves_of_all_others() -> list[list[str]]:
+    """By turns, so that neighbours, which are often as slow as each other, are in different ones."""
+    modules = (".".join(path.with_suffix("").parts) for path in sorted(TESTS.rglob("test_*.py")))
+    others = [name for name in modules if not any(name.startswith(f"{package}.") for [package] in LONG)]
+    return [others[::2], others[1::2]]
 
 
 def _side_by_side(runs: Sequence[list[str]], beside: Sequence[list[str]]) -> Counts:
