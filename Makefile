@@ -28,7 +28,7 @@ help:
 	@echo 'make chaos-broken  each promise broken in turn: whether the checks see it'
 	@echo 'make lint          ruff, mypy --strict, import-linter'
 	@echo 'make bench         the benchmark, as docs/performance.md tells; 2 minutes'
-	@echo '                   PROFILE=twilio: what signed requests in its format cost; 1 minute'
+	@echo '                   PROFILE=twilio: what signed requests in its format cost; 3 minutes'
 	@echo 'make bench-peers   beside Kannel and FastAPI: needs the Debian packages wrk and kannel;'
 	@echo '                   ROUNDS=5 SECONDS=6; 8 minutes'
 	@echo 'make bench-overload  accepted and delivered under overload, drawn in docs/overload.png; 2 minutes'
