@@ -121,6 +121,12 @@ class _WatchedConnection(psycopg2.extensions.connection):  # type: ignore[misc]
     descriptor = -1
     _is_up = False
 
+    def cancel(self) -> None:
+        """Nothing: libpq's cancel opens a connection and waits for its end, and with it our reactor.
+
+        txpostgres calls it where a connect is given up; closing the connection ends that as well.
+        """
+
     def poll(self) -> int:
         state: int = super().poll()
         if not self._is_up:
