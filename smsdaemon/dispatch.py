@@ -80,17 +80,7 @@ class Dispatcher:
         self._ready: Ready[Run] = Ready(timer.seconds)
         self._turns: Turns[Run] = Turns(timer=timer, at_once=AT_ONCE, begin=self._begin_now)
         self._leases = Leases(keep=store.keep, timer=timer, seconds=terms.lease_seconds)
-        self._lookout = Lookout(
-            store=store,
-            directory=directory,
-            places=self._places,
-            ready=self._ready,
-            timer=timer,
-            begin=self._begin_claimed,
-            # After a time without PostgreSQL, what is claimed first would be what waits to be recorded.
-            may_look=lambda: not self._unrecorded,
-            on_looked=self._check_drained,
-        )
+        self._lookout = self._make_lookout()
         self._breakers = Breakers(
             store=store, timer=timer, failures=terms.breaker_failures, on_closed=self.look
         )
@@ -99,6 +89,19 @@ class Dispatcher:
         self._running = self._is_cut_off = False
         self._drained: Deferred[None] | None = None
         self._late: Any = None
+
+    def _make_lookout(self) -> Lookout:
+        return Lookout(
+            store=self._store,
+            directory=self._directory,
+            places=self._places,
+            ready=self._ready,
+            timer=self._timer,
+            begin=self._begin_claimed,
+            # After a time without PostgreSQL, what is claimed first would be what waits to be recorded.
+            may_look=lambda: not self._unrecorded,
+            on_looked=self._check_drained,
+        )
 
     # --- life ---------------------------------------------------------------------------------
 
