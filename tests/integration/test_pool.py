@@ -7,16 +7,18 @@ import socket
 from pathlib import Path
 from typing import Any, cast
 
+from psycopg2.extensions import POLL_OK
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from smsdaemon.errors import StoreConflict, StoreRefused, StoreUnavailable, StoreUnfit
-from smsdaemon.store.driver import complete_dsn
+from smsdaemon.store.driver import _WatchedConnection, complete_dsn
 from smsdaemon.store.pool import Listener, Pool, Run
 from smsdaemon.store.prepared import PLANNED_AT_LEAST_FOR_SECONDS, SLOW_SECONDS, Prepared
 from tests.support.cases import ReactorTest, UnitTest
@@ -286,6 +288,59 @@ class DescriptorTests(PoolTest):
             self.assertEqual(await pool.query("SELECT 1"), [(1,)])
             await pool.close()
             self.assertEqual(watched_by_the_kernel(), watched_by_twisted())
+
+
+def _message(kind: bytes, content: bytes) -> bytes:
+    return kind + (len(content) + 4).to_bytes(4, "big") + content
+
+
+_WELCOME = (
+    _message(b"R", bytes(4))
+    + _message(b"S", b"client_encoding\0UTF8\0")
+    + _message(b"S", b"DateStyle\0ISO, MDY\0")
+    + _message(b"K", bytes(8))
+    + _message(b"Z", b"I")
+)
+"""What a server of PostgreSQL lets somebody in with."""
+
+
+class _Welcoming(Protocol):
+    """Closes the first connection, lets all others in, and says nothing to what they ask then."""
+
+    def connectionMade(self) -> None:
+        factory: Any = self.factory
+        factory.made += 1
+        if factory.made == 1:
+            cast(Any, self.transport).loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        cast(Any, self.transport).write(_WELCOME)
+
+
+class ClosingTests(ReactorTest):
+    async def test_closed_at_the_moment_when_it_has_reconnected_it_asks_the_server_nothing_more(self) -> None:
+        factory: Any = Factory.forProtocol(_Welcoming)
+        factory.made = 0
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        dsn = f"host=127.0.0.1 port={port.getHost().port} sslmode=disable gssencmode=disable"
+        pool = Pool(dsn=dsn, size=1, reactor=reactor, statement_timeout=5.0)
+        closed: Deferred[Any] = Deferred()
+        poll = _WatchedConnection.poll
+
+        def polled(connection: _WatchedConnection) -> int:
+            state = poll(connection)
+            if state == POLL_OK:  # txpostgres tells of that in the reactor's next turn
+                reactor.callLater(0, lambda: pool.close().chainDeferred(closed))
+            return state
+
+        self.patch(_WatchedConnection, "poll", polled)
+        pool.start()
+        await closed
+        await deferLater(reactor, 0.01)
+        # libpq's cancel would have made a third one, and waited in the reactor's thread for its end.
+        self.assertEqual((factory.made, pool.alive), (2, 0))
+        self.assertEqual(watched_by_the_kernel(), watched_by_twisted())
 
 
 @implementer(IReadDescriptor)
