@@ -99,7 +99,7 @@ class GuardedReactor:
         self.nameResolver = self
 
     def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        raise NotImplementedError
+        raise NotImplementedError("it lives for one connect, whose addresses are known")
 
     def resolveHostName(
         self, resolutionReceiver: IResolutionReceiver, hostName: str, portNumber: int = 0, *_: Any, **__: Any
