@@ -307,12 +307,12 @@ class Dispatcher:
         self._end(run)
         if ending is None:
             return None
-        done = Recording(
-            lambda: self._store.settle(run.delivery, ending.outcome, ending.attempt),
-            timer=self._timer,
-            may_try_again=lambda: self._may_try_again(run),
-        ).done
-        return done.addCallbacks(
+        return self._told_of(self._store.settle(run.delivery, ending.outcome, ending.attempt), run, ending)
+
+    def _told_of(
+        self, settling: Deferred[Delivery | None], run: Run, ending: Ending
+    ) -> Deferred[Delivery | None]:
+        return settling.addCallbacks(
             self._settled, self._not_settled, callbackArgs=(run, ending), errbackArgs=(run, ending)
         )
 
@@ -343,8 +343,17 @@ class Dispatcher:
             self.queued(outcome.onward.id)
         return next_one
 
-    def _not_settled(self, failure: Failure, run: Run, ending: Ending) -> Delivery | None:
+    def _not_settled(
+        self, failure: Failure, run: Run, ending: Ending
+    ) -> Deferred[Delivery | None] | Delivery | None:
         failure.trap(StoreUnavailable, StoreRefused, LeaseLost)
+        if failure.check(StoreUnavailable) and self._may_try_again(run):
+            recording = Recording(
+                lambda: self._store.settle(run.delivery, ending.outcome, ending.attempt),
+                timer=self._timer,
+                may_try_again=lambda: self._may_try_again(run),
+            )
+            return self._told_of(recording.done, run, ending)
         if failure.check(LeaseLost):
             if run in self._unrecorded:  # what went unanswered before had been recorded, as far as we know
                 return self._settled(None, run, ending)

@@ -1,4 +1,4 @@
-"""Has the store record an outcome, over and over until it is known whether it has."""
+"""Has the store record an outcome that it could not, over and over until it is known whether it has."""
 
 from __future__ import annotations
 
@@ -28,12 +28,11 @@ class Recording:
     def __init__(
         self, settle: Callable[[], Deferred[Settled]], *, timer: Timer, may_try_again: Callable[[], bool]
     ) -> None:
-        """``may_try_again`` is asked after each try that came to nothing (StoreUnavailable)."""
+        """The first try comes after a while. ``may_try_again`` is asked after each that came to nothing."""
         self._settle, self._timer, self._may_try_again = settle, timer, may_try_again
-        self._late: Any = None
+        self._late: Any = timer.callLater(AGAIN_SECONDS, self._try)
         self.done: Deferred[Settled] = Deferred(lambda _: self._give_up())
-        """Fires as the last try does; it may be cancelled."""
-        self._try()
+        """Fires as the last try does, with StoreUnavailable where no more may be made; may be cancelled."""
 
     def _try(self) -> None:
         self._late = None
